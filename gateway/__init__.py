@@ -1,0 +1,1 @@
+"""A high-throughput async delivery gateway: control API, Postgres queue, DKIM, SMTP."""

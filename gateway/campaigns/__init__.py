@@ -1,0 +1,1 @@
+"""What goes to whom and when: audiences, templates, broadcasts and sequences."""

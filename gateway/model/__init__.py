@@ -1,0 +1,1 @@
+"""What the gateway speaks of: frozen Structs, enums and transition tables (P)."""

@@ -1,0 +1,1 @@
+"""The SMTP side: MX resolution, MIME, DKIM, sessions and replies."""

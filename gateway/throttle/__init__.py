@@ -1,0 +1,1 @@
+"""How fast: token buckets, shaping rules, adaptation and quotas."""
