@@ -229,8 +229,11 @@ def _is_initialised(data_dir: Path) -> bool:
 def _initialise(data_dir: Path, bin_dir: Path, launcher: Launcher) -> None:
     """Make `data_dir`, with the role and the database `gateway`, whole or not at all."""
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    draft = data_dir.with_name(f".{data_dir.name[:40]}.new-{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
+    prefix = f".{data_dir.name[:40]}.new-"
+    for left in data_dir.parent.glob(f"{prefix}[0-9]*"):  # by a process that was killed here
+        if not _exists(int(left.name.removeprefix(prefix))):
+            shutil.rmtree(left, ignore_errors=True)
+    draft = data_dir.with_name(f"{prefix}{os.getpid()}")
     try:
         _make_private(draft, launcher)
         _run(

@@ -74,7 +74,7 @@ async def test_refuses_a_changed_file(connection: asyncpg.Connection, folder: Pa
 async def test_refuses_a_missing_file(connection: asyncpg.Connection, folder: Path) -> None:
     await migrate(connection, folder)
     (folder / "0001_first.sql").rename(folder / "0001_other.sql")
-    with pytest.raises(MigrationError, match="0001_first was applied .* but its file is missing"):
+    with pytest.raises(MigrationError, match=r"0001_first was applied .* but its file is missing"):
         await migrate(connection, folder)
 
 

@@ -114,6 +114,7 @@ def _sweep() -> None:
     for folder in Path("/tmp").glob(f"{_FOLDER_PREFIX}*"):
         pid = folder.name.removeprefix(_FOLDER_PREFIX)
         if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(EmbeddedPostgres(folder / "data").socket_dir, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
 
 
