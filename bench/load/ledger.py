@@ -7,7 +7,7 @@ that a kill loses nothing that anyone was told. A last line without its newline 
     at_s        when, in seconds of CLOCK_MONOTONIC (Python's time.monotonic), 6 decimals
     code        reply code; 0 where no reply was sent
     replied     1: the sink sent the reply, 0: it sent none (or, for badreply, none that can be read)
-    size        octets of the content after dot-unstuffing; 0 for what ended before the content
+    size        octets of the content on the wire, dot-stuffed; 0 for what ended before the content
     recipient   as in RCPT TO, domain in lower case
     message_id  the header Message-ID without <>; empty where none was seen
     delivery    the header X-Gateway-Delivery; empty where there is none

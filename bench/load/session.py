@@ -25,7 +25,6 @@ MAX_CONTENT_BYTES: Final = 64 << 20
 _MAX_LINE_BYTES: Final = 4096  # RFC 5321 §4.5.3.1.4 asks for 512, plus what the extensions add
 _MAX_HEAD_BYTES: Final = 64 << 10
 _DOT: Final = b"\r\n.\r\n"
-_STUFFED: Final = b"\r\n.."
 _NO_ANSWER: Final = Answer(Act.ACCEPT, 250, b"250 2.0.0 taken")
 _WELCOME: Final = (
     b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE %d\r\n250 ENHANCEDSTATUSCODES\r\n"
@@ -45,7 +44,7 @@ class Session:
     """One connection. ``ehlo`` is the refusal that EHLO gets at this door, or empty for a welcome."""
 
     __slots__ = (
-        "_answer", "_desk", "_ehlo", "_greeted", "_head", "_ids", "_in_content", "_in_mail", "_mute",
+        "_answer", "_desk", "_ehlo", "_greeted", "_head", "_head_done", "_ids", "_in_content", "_in_mail", "_mute",
         "_recipients", "_replies", "_rest", "_size", "_tail", "ending", "pause_s",
     )  # fmt: skip
 
@@ -90,8 +89,8 @@ class Session:
         self._in_mail = self._in_content = False
         self._recipients: list[bytes] = []
         self._answer = _NO_ANSWER
-        self._head = b""
-        self._tail = b"\r\n"  # the CRLF of the DATA line: a first line "." ends the content too
+        self._head = self._tail = b"\r\n"  # the CRLF of the DATA line: a first line "." ends the content too
+        self._head_done = False
         self._size = 0
         self._ids = (b"", b"")
 
@@ -209,24 +208,25 @@ class Session:
 
     def _content(self, data: bytes, at: int, now: float) -> int:
         """Use up content from ``data[at:]``; where the next command, or the next chunk, begins."""
-        old = len(self._tail)
-        window = self._tail + data[at:]
-        end = window.find(_DOT)
-        stop = len(window) if end < 0 else end + 2
-        # from the last three octets of the tail on, so that no CRLF.. is seen twice
-        self._size += stop - old - window.count(_STUFFED, max(old - 3, 0), stop)
-        if len(self._head) < _MAX_HEAD_BYTES and b"\r\n\r\n" not in self._head:
-            self._head += window[0 if not self._head else old : stop]
-        if end < 0:
-            self._tail = window[-4:]
-            return len(data)
+        tail = self._tail
+        edge = (tail + data[at : at + len(_DOT) - 1]).find(_DOT)  # a dot that an earlier chunk began
+        end = data.find(_DOT, at) if edge < 0 else at + edge - len(tail)
+        found = edge >= 0 or end >= 0
+        stop = end + 2 if found else len(data)  # the CRLF before the dot is content
+        self._size += stop - at  # below 0 when an earlier chunk brought part of the dot
+        if not self._head_done:
+            self._head += data[at : max(stop, at)]
+            self._head_done = len(self._head) > _MAX_HEAD_BYTES or b"\r\n\r\n" in self._head
+        if not found:
+            self._tail = (tail + data[at:])[1 - len(_DOT) :]
+            return stop
         if self._desk.on_dot is not None:
             self._desk.on_dot(now, self._recipients[0].rpartition(b"@")[2])
         self._ids = headers(self._head)
         self.pause_s = self._answer.delay_s
         if not self.pause_s:
             self._take(now, self._answer)
-        return at + end + len(_DOT) - old
+        return end + len(_DOT)
 
     def _take(self, now: float, answer: Answer) -> None:
         """The verdict on a whole message: what the ledger says, what the peer is told."""

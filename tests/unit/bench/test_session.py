@@ -162,19 +162,11 @@ def test_refusing_door_answers_ehlo_and_takes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "size"),
-    [
-        (b"", 0),
-        (b"\r\n", 2),
-        (b"a\r\n", 3),
-        (b"..\r\n", 3),
-        (b"...\r\n..a\r\n", 8),
-        (b"a\r\n..\r\n\r\n..\r\n", 11),
-    ],
+    "body", [b"", b"\r\n", b"a\r\n", b"..\r\n", b"...\r\n..a\r\n", b"a\r\n..\r\n\r\n..\r\n"]
 )
-def test_size_is_what_was_sent_before_stuffing(body: bytes, size: int) -> None:
+def test_size_is_what_was_on_the_wire(body: bytes) -> None:
     _, lines, _ = play(HELLO + envelope("a@x") + body + b".\r\n")
-    assert [int(line[3]) for line in lines] == [size]
+    assert [int(line[3]) for line in lines] == [len(body)]
 
 
 @pytest.mark.parametrize(
