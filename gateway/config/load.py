@@ -1,0 +1,131 @@
+"""File, then environment: how a `Config` comes about.
+
+Order, later wins: the defaults of `sections`, the file, `GATEWAY__SECTION__KEY` for any key, then the short names
+`GATEWAY_DSN` and `GATEWAY_DATA_DIR`. Secrets come by `*_file` or by the environment, never on a command line.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import msgspec
+
+from gateway.config.sections import Config
+from gateway.config.strict_toml import Document, KeyPath, explain, known_keys, nearest, read_toml
+from gateway.errors import ConfigError
+
+_PREFIX: Final = "GATEWAY__"
+_SHORT_NAMES: Final[dict[str, KeyPath]] = {
+    "GATEWAY_DSN": ("database", "dsn"),
+    "GATEWAY_DATA_DIR": ("database", "data_dir"),
+}
+
+
+def load(path: Path | None, env: Mapping[str, str]) -> Config:
+    """Read the configuration; without a path the defaults and the environment alone.
+
+    Raises:
+        ConfigError: with file and line, or the environment variable, that has to be mended.
+    """
+    document = read_toml(path) if path is not None else Document(Path(), "", {})
+    data: dict[str, Any] = {
+        name: dict(table) if isinstance(table, dict) else table for name, table in document.data.items()
+    }
+    from_env: dict[KeyPath, str] = {}
+    for name, raw in sorted(env.items()):
+        key = _SHORT_NAMES.get(name) or _key_of(name)
+        if key is None or (name in _SHORT_NAMES and not raw):
+            continue
+        from_env[key] = name
+        table = data.setdefault(key[0], {})
+        if isinstance(table, dict):
+            table[key[1]] = _value(raw, key)
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        key, problem, hint = explain(error, Config)
+        raise _error(document, from_env, key, problem, hint) from error
+    for key, problem, hint in _inconsistencies(config):
+        raise _error(document, from_env, key, problem, hint)
+    return _with_dsn_of_file(config, document, from_env)
+
+
+def _error(
+    document: Document, from_env: Mapping[KeyPath, str], key: KeyPath, problem: str, hint: str
+) -> ConfigError:
+    if key in from_env:
+        return ConfigError(problem, key=from_env[key], hint=hint)
+    return document.error(problem, key, hint)
+
+
+def _key_of(name: str) -> KeyPath | None:
+    if not name.startswith(_PREFIX):
+        return None
+    section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
+    sections = known_keys(Config)
+    if section not in sections:
+        raise ConfigError(f'no section "{section}"', key=name, hint=nearest(section, sections))
+    keys = known_keys(Config, (section,))
+    if key not in keys:
+        raise ConfigError(f'no key "{key}" in section "{section}"', key=name, hint=nearest(key, keys))
+    return section, key
+
+
+def _value(raw: str, key: KeyPath) -> object:
+    """Read an environment value as the key wants it: text as it stands, everything else as TOML."""
+    section = next(field.type for field in msgspec.structs.fields(Config) if field.name == key[0])
+    wanted = next(field.type for field in msgspec.structs.fields(section) if field.name == key[1])
+    if wanted is str or str in get_args(wanted)[:1]:
+        return raw
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw  # of the wrong type: the conversion says which is right
+
+
+def _inconsistencies(config: Config) -> list[tuple[KeyPath, str, str]]:
+    """What no single key's bounds can say."""
+    found: list[tuple[KeyPath, str, str]] = []
+    dispatch, route = config.dispatch, config.route
+    if dispatch.urgent_reserve >= dispatch.in_flight:
+        found.append(
+            (
+                ("dispatch", "urgent_reserve"),
+                f"{dispatch.urgent_reserve} leaves nothing for other deliveries",
+                f"below dispatch.in_flight ({dispatch.in_flight})",
+            )
+        )
+    if dispatch.heartbeat_s * 3 > dispatch.lease_s:
+        found.append(
+            (
+                ("dispatch", "heartbeat_s"),
+                f"{dispatch.heartbeat_s:g} is too long for a lease of {dispatch.lease_s:g} s",
+                f"at most {dispatch.lease_s / 3:g}, so that two lost heartbeats do no harm",
+            )
+        )
+    targets = {("route", "default"): route.default} if route.default else {}
+    targets |= {("route", "domains", domain): target for domain, target in route.domains.items()}
+    for key, target in targets.items():
+        host, _, port = target.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
+            found.append((key, f'"{target}" is not host:port', 'for example "127.0.0.1:2525"'))
+        if key[-1] != key[-1].lower():
+            found.append((key, "not lower case", f'"{key[-1].lower()}"'))
+    return found
+
+
+def _with_dsn_of_file(config: Config, document: Document, from_env: Mapping[KeyPath, str]) -> Config:
+    name = config.database.dsn_file
+    if config.database.dsn or not name:
+        return config
+    try:
+        dsn = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        key = ("database", "dsn_file")
+        raise _error(
+            document, from_env, key, f"{name} cannot be read", "a file that holds the DSN alone"
+        ) from error
+    return msgspec.structs.replace(config, database=msgspec.structs.replace(config.database, dsn=dsn))

@@ -1,0 +1,157 @@
+"""TOML into frozen Structs, or an error that names file, line, key and what would be right.
+
+Owns how a configuration mistake is told; knows no key by name. Used for `gateway.toml` and `throttles.toml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeGuard, TypeVar
+
+import msgspec
+
+from gateway.errors import ConfigError
+
+T = TypeVar("T")
+
+KeyPath = tuple[str, ...]
+"""Table names and key, outermost first."""
+
+_UNITS: Final = {
+    "_per_s": "per second",
+    "_ms": "milliseconds",
+    "_s": "seconds",
+    "_bytes": "bytes",
+    "_file": "the name of a file",
+}
+_PART: Final = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_HEADER: Final = re.compile(rf"\s*\[\[?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
+_KEY: Final = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_PARTS: Final = re.compile(_PART)
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`")
+_AT: Final = re.compile(r" - at `\$?(.*)`$")
+_SYNTAX_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)")
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A TOML file as read: its data, and its text to find lines in."""
+
+    path: Path
+    text: str
+    data: dict[str, Any]
+
+    def line_of(self, key: KeyPath) -> int | None:
+        """Return the line (1-based) where a key or a table stands, or that of the nearest table above it."""
+        best, best_depth = None, 0
+        table: KeyPath = ()
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header := _HEADER.match(line):
+                found = table = _split(header[1])
+            elif assignment := _KEY.match(line):
+                found = (*table, *_split(assignment[1]))
+            else:
+                continue
+            if found == key:
+                return number
+            if len(found) > best_depth and found == key[: len(found)]:
+                best, best_depth = number, len(found)
+        return best
+
+    def error(self, problem: str, key: KeyPath, hint: str = "") -> ConfigError:
+        """Make the error for a key of this file."""
+        return ConfigError(problem, path=self.path, line=self.line_of(key), key=".".join(key), hint=hint)
+
+
+def read_toml(path: Path) -> Document:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read, is not UTF-8, or is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", path=path) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"byte {error.start} is not UTF-8", path=path, hint="save the file as UTF-8"
+        ) from error
+    try:
+        return Document(path, text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        at = _SYNTAX_LINE.search(str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        problem = _SYNTAX_LINE.sub("", str(error)).strip()
+        hint = "text goes in double quotes, tables in [brackets]"
+        raise ConfigError(f"not TOML: {problem}", path=path, line=line, hint=hint) from error
+
+
+def convert(data: Mapping[str, Any], into: type[T], document: Document, prefix: KeyPath = ()) -> T:
+    """Turn parsed TOML into a Struct; `prefix` is the table that `data` stands for.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a value out of bounds.
+    """
+    try:
+        return msgspec.convert(data, into)
+    except msgspec.ValidationError as error:
+        key, problem, hint = explain(error, into)
+        raise document.error(problem, (*prefix, *key), hint) from error
+
+
+def explain(error: msgspec.ValidationError, into: object) -> tuple[KeyPath, str, str]:
+    """Read msgspec's error: the key below `into`, the problem and a hint, in our words."""
+    message = str(error)
+    at = _AT.search(message)
+    problem = _AT.sub("", message)
+    key = (
+        tuple(part for part in re.split(r"[.\[\]]+", at[1]) if part and part != "..." and not part.isdigit())
+        if at
+        else ()
+    )
+    if unknown := _UNKNOWN_FIELD.match(problem):
+        return (*key, unknown[1]), "unknown key", nearest(unknown[1], known_keys(into, key))
+    problem = (
+        problem.replace("Expected", "expected")
+        .replace("`", "")
+        .replace("Object missing required field", "missing key")
+    )
+    return key, problem, _unit_hint(key[-1]) if key else ""
+
+
+def known_keys(into: object, key: KeyPath = ()) -> tuple[str, ...]:
+    """Return the keys of the Struct that stands at `key` below the Struct type `into`."""
+    node: object = into
+    for part in key:
+        fields = (
+            {field.name: field.type for field in msgspec.structs.fields(node)} if _is_struct(node) else {}
+        )
+        node = fields.get(part)
+    return tuple(field.name for field in msgspec.structs.fields(node)) if _is_struct(node) else ()
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """Return a hint with the known key that looks most like `wrong`, and its unit."""
+    known = tuple(known)
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    if close:
+        unit = _unit_hint(close[0])
+        return f'did you mean "{close[0]}"' + (f" ({unit})?" if unit else "?")
+    return f"known keys are {', '.join(known)}" if known else ""
+
+
+def _is_struct(node: object) -> TypeGuard[type[msgspec.Struct]]:
+    return isinstance(node, type) and issubclass(node, msgspec.Struct)
+
+
+def _unit_hint(key: str) -> str:
+    unit = next((unit for suffix, unit in _UNITS.items() if key.endswith(suffix)), "")
+    return f"in {unit}" if unit and not unit.startswith("the ") else unit
+
+
+def _split(dotted: str) -> KeyPath:
+    return tuple(part.strip("\"'") for part in _PARTS.findall(dotted))
