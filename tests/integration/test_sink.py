@@ -11,6 +11,7 @@ from pathlib import Path
 import aiosmtplib
 import pytest
 
+from bench.load.inject import Run, inject
 from bench.load.ledger import Books, compare, message_key
 from bench.load.timelog import read_times
 from tests.support.sink import SinkServer
@@ -190,3 +191,12 @@ async def test_waiting_in_vain_says_what_was_there(sink: SinkServer) -> None:
     await send(sink, "ok@x")
     with pytest.raises(AssertionError, match=r"\(running\) had 1 of 2 accepted"):
         await sink.wait_for_accepts(2, timeout_s=0.2)
+
+
+async def test_pipelined_load_is_counted_exactly(sink: SinkServer) -> None:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    run = Run(messages=500, connections=8, body=b"hello\r\n" * 200, domains=3, done=done)
+    await inject("127.0.0.1", sink.port, run)
+    assert (run.sent, run.failed) == (500, 0)
+    ledger = sink.ledger()
+    assert ledger.accepts == len(ledger.replied) == 500
