@@ -3,6 +3,9 @@ PY := .venv/bin/python
 UV := VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+# uv trusts the system's certificates where there are any (a company's own authority), else the ones it carries.
+export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+	/etc/ssl/cert.pem),true,false)
 # Two workers on two cores; a file's tests stay together, so that module fixtures are built once.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
