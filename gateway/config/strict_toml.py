@@ -150,7 +150,7 @@ def _is_struct(node: object) -> TypeGuard[type[msgspec.Struct]]:
 
 def _unit_hint(key: str) -> str:
     unit = next((unit for suffix, unit in _UNITS.items() if key.endswith(suffix)), "")
-    return f"in {unit}" if unit and not unit.startswith("the ") else unit
+    return f"in {unit}" if unit.endswith("s") else unit
 
 
 def _split(dotted: str) -> KeyPath:
