@@ -55,7 +55,7 @@ class Document(msgspec.Struct, frozen=True):
                 found = (*table, *_split(assignment[1]))
             else:
                 continue
-            if found == key:
+            if found[: len(key)] == key:  # the key itself, or a table that made it by the way
                 return number
             if len(found) > best_depth and found == key[: len(found)]:
                 best, best_depth = number, len(found)

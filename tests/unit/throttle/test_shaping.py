@@ -76,7 +76,7 @@ def test_the_shipped_file_loads_and_holds_the_default_of_the_code() -> None:
         ("[default]\nrate_per_m = 1", 2, "default.rate_per_m", 'did you mean "rate_per_s" (per second)?'),
         ('[domain."a.example"]\nburst = 5\nrate = 1', 3, "domain.a.example.rate", 'did you mean "rate_per_s"'),
         ('[domain."a.example"]\nburst = 0', 2, "domain.a.example.burst", "expected int >= 1"),
-        ("[domain.a.example]\nburst = 1", 1, "domain.a.example", "are the quotes missing?"),
+        ("[domain.a.example]\nburst = 1", 1, "domain.a", "are the quotes missing?"),
         ('[domain]\n"a.example" = 5', 2, "domain.a.example", "are the quotes missing?"),
         ('[domain."A.example"]\nburst = 1', 1, "domain.A.example", 'write "a.example"'),
         ('[mx_suffix.".a.example"]\nburst = 1', 1, "mx_suffix..a.example", 'write "a.example"'),
