@@ -47,5 +47,5 @@ schema: setup ## Write gateway/store/sql/schema.sql from a freshly migrated data
 
 lock: setup ## Resolve the dependencies anew; UPGRADE=1 also takes newer releases
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev -o requirements.lock
-	echo 'uv' | $(COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements-bootstrap.lock
+	printf 'uv\nsetuptools\n' | $(COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements-bootstrap.lock
 	@sh tools/setup.sh

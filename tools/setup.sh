@@ -44,13 +44,13 @@ if [ ! -e "$VENV" ]; then
     "$python" -m venv "$VENV" || { rm -rf "$VENV"; die "'$python -m venv' failed; its message is above"; }
 fi
 
-say "installing the pinned uv"
+say "installing the pinned uv" # and setuptools, which builds dkimpy: it comes as source (pure Python) alone
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
     --only-binary :all: -r requirements-bootstrap.lock
 say "installing the locked dependencies"
 VIRTUAL_ENV="$(pwd)/$VENV"
 export VIRTUAL_ENV
-"$VENV/bin/uv" pip sync --quiet --require-hashes requirements.lock
+"$VENV/bin/uv" pip sync --quiet --require-hashes --no-build-isolation requirements.lock
 # The build backend is locked above, so this step fetches nothing.
 "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation --offline --editable .
 

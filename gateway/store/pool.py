@@ -42,8 +42,9 @@ _REFUSALS = (
     asyncpg.InsufficientPrivilegeError,
 )
 
-# asyncpg has one class for its user's mistakes and for a connection that ended between two queries: only words tell.
-_LOST_CONNECTION = ("connection is closed", "released back to the pool")
+# asyncpg has one class for its user's mistakes and for a connection that ended between two queries: only words tell. While
+# the connection is ending, its state machine may also trip over itself (seen with 0.32).
+_LOST_CONNECTION = ("connection is closed", "released back to the pool", "cannot switch to state")
 
 _STATEMENTS_KEPT = 512  # more than the catalogue has: a statement is prepared once in a connection's life
 _CONNECT_TIMEOUT_S = 10
@@ -121,7 +122,7 @@ def outages_named(doing: str) -> Generator[None]:
         yield
     except OUTAGES as error:
         raise StoreUnavailable(f"{doing}: Postgres is not available ({_said(error)})") from error
-    except asyncpg.InterfaceError as error:
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if any(words in str(error) for words in _LOST_CONNECTION):
             raise StoreUnavailable(f"{doing}: the connection to Postgres was lost ({error})") from error
         raise
