@@ -1,4 +1,4 @@
-"""What has one home only: SQL in gateway/store, the environment in gateway/config.py, a docstring in every module."""
+"""What has one home only: SQL in gateway/store, the environment in gateway/config, a docstring in every module."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sql_is_written_in_the_store_alone() -> None:
 def test_only_the_config_reads_the_environment() -> None:
     wrong: list[str] = []
     for module in modules():
-        if module.name == "gateway.config":
+        if module.name.startswith("gateway.config"):
             continue
         wrong += [module.at(node) for node, name in imports(module) if name in {"os.environ", "os.getenv"}]
         wrong += [
@@ -51,7 +51,7 @@ def test_only_the_config_reads_the_environment() -> None:
             and isinstance(node.value, ast.Name)
             and node.value.id == "os"
         ]
-    assert not wrong, "only gateway/config.py reads the environment:\n" + "\n".join(wrong)
+    assert not wrong, "only gateway/config reads the environment:\n" + "\n".join(wrong)
 
 
 def test_every_module_says_what_it_owns() -> None:

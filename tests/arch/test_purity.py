@@ -13,6 +13,7 @@ from tests.arch.sources import Module, imports, modules
 
 PURE = {
     "gateway.errors",
+    "gateway.config.strict_toml",
     *(f"gateway.throttle.{name}" for name in ("bucket", "shaping", "adapt", "rules", "quota")),
     *(f"gateway.mta.{name}" for name in ("site", "mime", "verp", "reply", "reply_rules")),
     *(f"gateway.sms.{name}" for name in ("segments", "receipts", "keywords")),
