@@ -1,0 +1,164 @@
+"""Header fields in bytes: checked, encoded (RFC 2047), folded (RFC 5322 §2.2.3).
+
+Owns the one place where text becomes a header line, so that CR, LF and NUL have one door to be stopped at. Must not know
+which fields a message has (`mta/mime.py`). Pure.
+
+The stdlib's EmailMessage is not used: on Python 3.11.7 it turned an encoded-word into a real Bcc field.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from binascii import Error as Base64Error
+from binascii import a2b_base64, a2b_qp
+from typing import Final
+
+from gateway.errors import Invalid
+from gateway.model.address import AddressError, parse
+
+_FOLD_AT: Final = 78
+_LINE_LIMIT: Final = 998
+_WORD_LIMIT: Final = 75  # RFC 2047 §2
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_ENCODED_WORD: Final = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?\s]*)\?=")
+_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
+_PLAIN_PHRASE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_Q_SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
+_Q: Final = [chr(b) if b in _Q_SAFE else "_" if b == 0x20 else f"={b:02X}" for b in range(256)]
+
+
+def text_field(name: str, value: str, pointer: str) -> bytes:
+    """Return an unstructured field (Subject and its kin) with its CRLF; `value` reads back exactly as given.
+
+    Raises:
+        Invalid: controls in the value, also inside an encoded-word it brings along; no field name. Names `pointer`.
+    """
+    check_name(name, pointer)
+    check_value(value, pointer)
+    plain = value.isascii() and "=?" not in value and "\t" not in value and "  " not in value
+    if plain and value.strip(" ") == value:
+        folded = _fold(f"{name}: ", value.split(" ")) if value else f"{name}: "
+        if max(map(len, folded.split("\r\n"))) <= _LINE_LIMIT:
+            return folded.encode("ascii") + b"\r\n"
+    return _fold(f"{name}: ", _encoded_words(value, _WORD_LIMIT - len(name) - 2)).encode("ascii") + b"\r\n"
+
+
+def raw_field(name: str, value: str, pointer: str) -> bytes:
+    """Return a structured field whose value is ASCII already, folded at its spaces.
+
+    Raises:
+        Invalid: controls, other than ASCII, or a word too long for a line.
+    """
+    check_name(name, pointer)
+    check_value(value, pointer)
+    folded = _fold(f"{name}: ", value.split(" "))
+    if not value.isascii() or max(map(len, folded.split("\r\n"))) > _LINE_LIMIT:
+        raise Invalid([(pointer, f"expected ASCII words of at most {_LINE_LIMIT} characters")])
+    return folded.encode("ascii") + b"\r\n"
+
+
+def mailbox_field(name: str, value: str, pointer: str) -> bytes:
+    """Return an address field of one mailbox, given as `local@domain` or `Display Name <local@domain>`.
+
+    The domain goes out in A-labels; a UTF-8 local part as it is (RFC 6532).
+
+    Raises:
+        Invalid: no mailbox, or controls in the display name.
+    """
+    check_value(value, pointer)
+    display, address = split_mailbox(value)
+    try:
+        wire = parse(address).wire
+    except AddressError as error:
+        raise Invalid([(pointer, str(error))]) from error
+    if not display:
+        return f"{name}: {wire}\r\n".encode()
+    if _PLAIN_PHRASE.fullmatch(display) and "=?" not in display:
+        words = display.split(" ")
+    elif display.isascii() and "=?" not in display and "\t" not in display and len(display) < 60:
+        words = ['"' + re.sub(r'(["\\])', r"\\\1", display) + '"']
+    else:
+        words = _encoded_words(display, _WORD_LIMIT - len(name) - 2)
+    return _fold(f"{name}: ", [*words, f"<{wire}>"]).encode() + b"\r\n"
+
+
+def split_mailbox(value: str) -> tuple[str, str]:
+    """Split `Display Name <local@domain>` into display name (unquoted) and address; the first may be empty."""
+    value = value.strip()
+    if not value.endswith(">") or "<" not in value:
+        return "", value
+    display, _, address = value[:-1].rpartition("<")
+    display = display.strip()
+    if len(display) > 1 and display[0] == display[-1] == '"':
+        display = re.sub(r"\\(.)", r"\1", display[1:-1])
+    return display, address
+
+
+def check_name(name: str, pointer: str) -> None:
+    """Raise Invalid unless `name` is a field name; narrower than RFC 5322 §3.6.8, as all names in use are."""
+    if not _NAME.fullmatch(name):
+        raise Invalid([(pointer, "expected a header name of letters, digits and hyphens")])
+
+
+def check_value(value: str, pointer: str) -> None:
+    """Raise Invalid if `value` holds a control other than tab, as it is or inside an encoded-word, or is no Unicode."""
+    if control := _CONTROL.search(value):
+        raise Invalid(
+            [(pointer, f"control character U+{ord(control[0]):04X} at character {control.start() + 1}")]
+        )
+    if "=?" in value:
+        for word in _ENCODED_WORD.finditer(value):
+            try:
+                raw = a2b_base64(word[2]) if word[1] in "bB" else a2b_qp(word[2].encode(), header=True)
+            except (Base64Error, ValueError):
+                continue  # decodes to nothing anywhere
+            if b"\r" in raw or b"\n" in raw or b"\0" in raw:
+                raise Invalid(
+                    [(pointer, f"line end or NUL in an encoded-word at character {word.start() + 1}")]
+                )
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Invalid([(pointer, f"no Unicode text at character {error.start + 1}")]) from error
+
+
+def _fold(head: str, words: list[str]) -> str:
+    """Join words with spaces, folding before the one that would pass 78 characters; never an empty line."""
+    lines, line = list[str](), head
+    fresh = True  # nothing but the name or the fold stands on the line
+    for word in words:
+        if fresh:
+            line += word
+        elif len(line) + 1 + len(word) > _FOLD_AT:
+            lines.append(line)
+            line = " " + word
+        else:
+            line += " " + word
+        fresh = False
+    return "\r\n".join([*lines, line])
+
+
+def _encoded_words(text: str, first_limit: int) -> list[str]:
+    """Return UTF-8 encoded-words, whole characters each; white space between them vanishes when they are read."""
+    as_q = sum(len(_Q[b]) for b in text.encode()) <= len(text.encode()) * 4 / 3
+    words: list[str] = []
+    limit, piece, size = first_limit - 12, "", 0
+    for char in text:
+        raw = char.encode()
+        cost = sum(len(_Q[b]) for b in raw) if as_q else len(raw)
+        if piece and size + cost > (limit if as_q else limit * 3 // 4):
+            words.append(_encoded_word(piece, as_q))
+            limit, piece, size = _WORD_LIMIT - 12, "", 0
+        piece, size = piece + char, size + cost
+    return [*words, _encoded_word(piece, as_q)]
+
+
+def _encoded_word(text: str, as_q: bool) -> str:
+    raw = text.encode()
+    return (
+        f"=?utf-8?q?{''.join(_Q[b] for b in raw)}?="
+        if as_q
+        else f"=?utf-8?b?{b64encode(raw).decode('ascii')}?="
+    )
