@@ -29,7 +29,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 _MESSAGE_ID: Final = re.compile(r"[!-;=?A-~]{1,200}@[!-;=?A-~]{1,255}")
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_LONG_LINE: Final = re.compile(rb"[^\n]{999}")
+_LINE_LIMIT: Final = 998  # RFC 5322 §2.1.1
 
 
 class MailContent(msgspec.Struct, frozen=True):
@@ -140,7 +140,7 @@ def _part(subtype: str, text: str, pointer: str) -> bytes:
         raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not raw.endswith(b"\n"):
         raw += b"\n"
-    if raw.isascii() and not _LONG_LINE.search(raw) and not _CONTROL.search(raw):
+    if raw.isascii() and max(map(len, raw.split(b"\n"))) <= _LINE_LIMIT and not _CONTROL.search(raw):
         encoding, body = b"7bit", raw.replace(b"\n", b"\r\n")
     else:
         encoding, body = b"quoted-printable", b2a_qp(raw.replace(b"\n", b"\r\n"), istext=True)
