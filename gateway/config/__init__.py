@@ -5,6 +5,9 @@ how a TOML file becomes a Struct, or an error with file, line, key and the neare
 `os.environ`; nobody reads it at import.
 """
 
+import os
+from pathlib import Path
+
 from gateway.config.load import load
 from gateway.config.sections import (
     ApiConfig,
@@ -33,4 +36,14 @@ __all__ = [
     "RetryConfig",
     "RouteConfig",
     "load",
+    "load_here",
 ]
+
+
+def load_here(path: Path | None) -> Config:
+    """`load` with this process's environment.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return load(path, os.environ)
