@@ -1,0 +1,219 @@
+"""The recipe of one attempt: journal, make, connect, send, judge, tell.
+
+Owns the order of the steps, which is what makes a crash between any two of them harmless:
+
+    TRY to the journal → make the bytes → MAIL, RCPT, DATA → DOT to the journal → lease proven? → content and dot
+    → reply → RES to the journal → outcome to the acknowledger
+
+The DOT is written before the lease is asked: a process that was stopped between the two finds itself fenced on waking, and the
+journal errs to "in doubt". Must not know SQL or how connections are paced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+
+from gateway.clock import Clock
+from gateway.config import Config
+from gateway.dispatch.content import Contents, Unsendable
+from gateway.dispatch.lane import LaneRunner
+from gateway.dispatch.lease import Lease, LeaseUnproven
+from gateway.dispatch.outcome import Acknowledger, Policies
+from gateway.model.delivery import DeliveryState, Leased, Result
+from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope, Stage
+from gateway.mta.journal import Journal
+from gateway.mta.reply import ErrorKind, from_error
+from gateway.mta.wire import Session, SessionFailed, Timeouts, open_session
+from gateway.store.queue import Queue
+from gateway.telemetry import Event, Metrics, get_logger
+
+_UNSENDABLE_WAIT_S = 1_800.0
+
+
+class AttemptMaker:
+    """Makes attempts for the lanes of one dispatcher (`lane.Attempts`)."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        clock: Clock,
+        lease: Lease,
+        journal: Journal,
+        contents: Contents,
+        acknowledger: Acknowledger,
+        policies: Policies,
+        queue: Queue,
+        pool: asyncpg.Pool,
+        metrics: Metrics,
+        hand_back: Callable[[list[Leased]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.clock = clock
+        self.hand_back = hand_back
+        self.failed = failed
+        self.draining = False
+        self.holds: frozenset[tuple[str, int]] = frozenset()
+        self.suspensions: dict[
+            int, tuple[float, str]
+        ] = {}  # lane → seconds, why; told to Postgres by the feeder
+        self._lease, self._journal, self._contents = lease, journal, contents
+        self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
+        self._metrics, self._log = metrics, get_logger()
+        self._route = config.route
+        self._helo_name = config.dispatch.helo_name or "localhost"
+        self._timeouts = Timeouts(
+            connect_s=config.dispatch.connect_timeout_s,
+            mail_s=config.dispatch.mail_timeout_s,
+            rcpt_s=config.dispatch.rcpt_timeout_s,
+            data_s=config.dispatch.data_timeout_s,
+            dot_s=config.dispatch.dot_timeout_s,
+        )
+
+    def may_leave(self, delivery: Leased) -> bool:
+        """Whether it may be begun: nothing holds it, we are not draining, and our lease is proven."""
+        return (
+            not self.draining
+            and ("broadcast", delivery.broadcast_id) not in self.holds
+            and ("site", delivery.site_id) not in self.holds
+            and self._lease.proven
+        )
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether what is claimed could be sent."""
+        return not self.draining and self._lease.proven
+
+    async def connect(self, delivery: Leased) -> Session:
+        """Open a session towards the delivery's domain.
+
+        Raises:
+            SessionFailed: nobody there, or refused.
+        """
+        domain = delivery.recipient.rpartition("@")[2].lower()
+        target = self._route.host_port(domain)
+        if target is None:
+            raise SessionFailed(
+                from_error(ErrorKind.NO_ROUTE, Stage.CONNECT, f"no [route] leads to {domain}")
+            )
+        return await open_session(*target, self._helo_name, self._timeouts)
+
+    async def load(self, message_ids: set[int]) -> None:
+        """Have the messages of these ids at hand."""
+        asked = self._contents.missing(message_ids)
+        if asked:
+            async with self._pool.acquire() as connection:
+                self._contents.add(asked, await self._queue.messages(connection, asked))
+
+    async def send(self, delivery: Leased, session: Session) -> Disposition | None:
+        """Make one attempt on an open session and record what it came to; None when it could not be begun."""
+        if ended := self._ended_before(delivery):
+            self._tell(ended)
+            return None
+        await self.load({delivery.message_id})
+        self._journal.tried(delivery.id, delivery.epoch)
+        try:
+            mail = self._contents.make(delivery)
+        except Unsendable as error:
+            self._journal.ended(delivery.id, delivery.epoch)
+            self._tell(self._unsendable(delivery, error))
+            return None
+
+        def before_dot() -> None:
+            self._journal.dotted(delivery.id, delivery.epoch)
+            self._lease.require()
+
+        try:
+            disposition = await session.transact(mail, before_dot)
+        except LeaseUnproven:
+            self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
+            self.hand_back([delivery])
+            return None
+        self.conclude(delivery, disposition)
+        return disposition
+
+    def conclude(self, delivery: Leased, disposition: Disposition, lane_wait_s: float = 0.0) -> None:
+        """Write the outcome to the journal and hand it to the acknowledger."""
+        if disposition.outcome is not Outcome.IN_DOUBT:
+            self._journal.answered(
+                delivery.id, delivery.epoch, disposition.code, disposition.enhanced, disposition.text
+            )
+        self._metrics.dispositions.labels(disposition.outcome, disposition.bounce_class).inc()
+        self._tell(
+            self._policies.result_of(
+                disposition,
+                delivery_id=delivery.id,
+                epoch=delivery.epoch,
+                attempts=delivery.attempts,
+                priority=delivery.priority,
+                lane_wait_s=lane_wait_s,
+            )
+        )
+
+    def refused(self, delivery: Leased | None, lane: LaneRunner, disposition: Disposition) -> None:
+        """Let a lane wait that was refused as a whole; the delivery that met it waits with it and loses no attempt."""
+        now = self.clock.monotonic()
+        if now >= lane.refused_until:
+            lane.refusals += 1
+            wait_s = self._policies.lane_wait(disposition, lane.refusals)
+            lane.refused_until = now + wait_s
+            self.suspensions[lane.lane_id] = (wait_s, disposition.text[:300])
+            self._log.info(
+                Event.LANE_SUSPENDED,
+                lane=lane.lane_id,
+                bounce_class=disposition.bounce_class,
+                wait_s=round(wait_s, 1),
+                code=disposition.code,
+                reply=disposition.text[:200],
+            )
+        if delivery is not None:
+            self._journal.tried(delivery.id, delivery.epoch)
+            waits = disposition if disposition.outcome is Outcome.DEFERRED else _as_lane_deferral(disposition)
+            self.conclude(delivery, waits, lane_wait_s=max(0.0, lane.refused_until - now))
+
+    def _ended_before(self, delivery: Leased) -> Result | None:
+        """What ends a delivery before it is begun: a suppression that came meanwhile, or its expiry."""
+        if delivery.suppressed:
+            return Result(
+                delivery.id,
+                delivery.epoch,
+                DeliveryState.SUPPRESSED,
+                counts=False,
+                reply="suppressed while it waited",
+            )
+        if delivery.last_moment <= self.clock.monotonic():
+            return Result(delivery.id, delivery.epoch, DeliveryState.EXPIRED, counts=False, reply="expired before it could be sent",
+                          bounce_class=BounceClass.EXPIRED)  # fmt: skip
+        return None
+
+    def _unsendable(self, delivery: Leased, error: Unsendable) -> Result:
+        if error.for_good:
+            self._log.error(
+                Event.DELIVERY_QUARANTINED, delivery_id=delivery.id, lane=delivery.lane_id, error=str(error)
+            )
+            return Result(
+                delivery.id,
+                delivery.epoch,
+                DeliveryState.QUARANTINED,
+                reply=str(error),
+                bounce_class=BounceClass.CONTENT,
+            )
+        return Result(delivery.id, delivery.epoch, DeliveryState.DEFERRED, counts=False, wait_s=_UNSENDABLE_WAIT_S, reply=str(error),
+                      bounce_class=BounceClass.POLICY)  # fmt: skip
+
+    def _tell(self, result: Result) -> None:
+        self._acknowledger.put(result)
+
+
+def _as_lane_deferral(disposition: Disposition) -> Disposition:
+    """A refusal at connect is the lane's: the delivery waits, whatever the code."""
+    return Disposition(
+        Outcome.DEFERRED,
+        disposition.bounce_class,
+        disposition.code,
+        disposition.enhanced,
+        disposition.text,
+        Scope.LANE,
+    )

@@ -1,0 +1,156 @@
+"""From a message and a delivery to the bytes that go on the wire: render, build, sign.
+
+Owns the cache of messages (compiled template, sender, signer), so that what is the same for all recipients is done once. All
+attempts of a delivery give the same bytes: date, Message-ID, boundary and signature time come from its acceptance. The work
+is synchronous on purpose: whatever crashes here is the delivery the journal named last.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.campaigns.render import Rendered, Template, compile_template
+from gateway.errors import GatewayError, KeySealError, TemplateError
+from gateway.model.delivery import Leased
+from gateway.model.ids import encode
+from gateway.mta.keys import unseal
+from gateway.mta.mime import MailContent, build, dot_stuff
+from gateway.mta.sign import Signer
+from gateway.mta.wire import Mail
+
+CACHED_MESSAGES: Final = 2_000
+CACHED_SIGNERS: Final = 5_000
+_DAY_S: Final = 86_400
+
+
+class Unsendable(GatewayError):
+    """A delivery that cannot be made into bytes. `for_good`: trying again cannot help."""
+
+    def __init__(self, why: str, *, for_good: bool) -> None:
+        super().__init__(why)
+        self.for_good = for_good
+
+
+class Names(msgspec.Struct, frozen=True):
+    """Our own names in what we send."""
+
+    bounce_domain: str
+    message_id_domain: str
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What all deliveries of one message share."""
+
+    sender: str
+    reply_to: str
+    headers: tuple[tuple[str, str], ...]
+    content: Rendered | Template
+    signer: Signer
+
+
+class Contents:
+    """The messages at hand. `missing` says which to load, `add` takes their rows, `make` gives the bytes."""
+
+    # Mutable on purpose: two bounded caches.
+    def __init__(self, names: Names, master_key: bytes) -> None:
+        self._names, self._master_key = names, master_key
+        self._messages: OrderedDict[int, Message | Unsendable] = OrderedDict()
+        self._signers: OrderedDict[tuple[int, str], Signer] = OrderedDict()
+
+    def missing(self, message_ids: set[int]) -> list[int]:
+        """Those of the messages that must be loaded first; the others count as used just now."""
+        for message_id in message_ids & self._messages.keys():
+            self._messages.move_to_end(message_id)
+        return list(message_ids - self._messages.keys())
+
+    def add(self, asked: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take loaded rows; one that was asked for and did not come is unsendable. Evicts the oldest beyond the bound."""
+        found = {row["id"]: row for row in rows}
+        for message_id in asked:
+            row = found.get(message_id)
+            try:
+                self._messages[message_id] = (
+                    self._compile(row) if row else Unsendable("its message is gone", for_good=True)
+                )
+            except Unsendable as error:
+                self._messages[message_id] = error
+            except (TemplateError, KeySealError) as error:
+                self._messages[message_id] = Unsendable(str(error), for_good=isinstance(error, TemplateError))
+
+    def trim(self) -> None:
+        """Drop the least used messages beyond the bound, and those that a later look may mend. Call it between claims."""
+        for message_id in [
+            i for i, m in self._messages.items() if isinstance(m, Unsendable) and not m.for_good
+        ]:
+            del self._messages[message_id]
+        while len(self._messages) > CACHED_MESSAGES:
+            self._messages.popitem(last=False)
+        while len(self._signers) > CACHED_SIGNERS:
+            self._signers.popitem(last=False)
+
+    def make(self, delivery: Leased) -> Mail:
+        """Render, build, sign and stuff one delivery.
+
+        Raises:
+            Unsendable: with the reason.
+        """
+        message = self._messages.get(delivery.message_id) or Unsendable(
+            "its message was not loaded", for_good=False
+        )
+        if isinstance(message, Unsendable):
+            raise message
+        try:
+            content = message.content
+            if isinstance(content, Template):
+                content = content.render(
+                    msgspec.json.decode(delivery.variables) if delivery.variables else {}
+                )
+            name = encode("dlv", delivery.id)
+            raw = build(
+                MailContent(
+                    sender=message.sender,
+                    to=delivery.recipient,
+                    subject=content.subject,
+                    text=content.text,
+                    html=content.html,
+                    reply_to=message.reply_to,
+                    headers=(*message.headers, ("X-Gateway-Delivery", str(delivery.id))),
+                ),
+                message_id=f"{name}@{self._names.message_id_domain}",
+                date=delivery.accepted_at,
+                boundary=f"=_{name}",
+            )
+        except GatewayError as error:
+            raise Unsendable(str(error), for_good=True) from error
+        signature = message.signer.sign(
+            raw,
+            timestamp=int(delivery.accepted_at.timestamp()),
+            expires=int(delivery.expires_at.timestamp()) + _DAY_S,
+        )
+        return Mail(
+            sender=f"b-{name}@{self._names.bounce_domain}",
+            recipient=delivery.recipient,
+            content=dot_stuff(signature + raw),
+        )
+
+    def _compile(self, row: Mapping[str, Any]) -> Message:
+        if row["private_key_sealed"] is None:
+            raise Unsendable("its sending domain is not verified", for_good=False)
+        key = (row["domain_id"], row["selector"])
+        if (signer := self._signers.get(key)) is None:
+            pem = unseal(row["private_key_sealed"], self._master_key, row["domain"])
+            signer = self._signers[key] = Signer(row["domain"], row["selector"], pem)
+        headers = msgspec.json.decode(row["headers"] or "{}", type=dict[str, str])
+        return Message(
+            sender=row["sender"],
+            reply_to=row["reply_to"],
+            headers=tuple(headers.items()),
+            content=compile_template(row["subject"], row["html"], row["text"])
+            if row["template"]
+            else Rendered(row["subject"], row["html"], row["text"]),
+            signer=signer,
+        )

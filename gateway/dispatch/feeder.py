@@ -1,0 +1,253 @@
+"""The claim loop: as much as can be used, when it can be used, urgent first.
+
+Owns the lanes of this process, the rows they hold, and what goes back. A claim is made when there is room for a good part of
+one, at the latest every poll; an idle queue is polled ever more slowly, up to POLL_MAX_S (half a quantum of borrowed tokens
+would last longer). When acknowledgements fall behind, nothing is claimed. Suspects (their dispatcher died while they were
+begun) are tried one at a time with nothing else under way. Must not know SMTP or SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from gateway.clock import Clock
+from gateway.config import DispatchConfig
+from gateway.dispatch.attempt import AttemptMaker
+from gateway.dispatch.lane import LaneRunner
+from gateway.dispatch.lease import Watch
+from gateway.dispatch.outcome import Acknowledger
+from gateway.errors import StoreUnavailable
+from gateway.model.delivery import Granted, Leased
+from gateway.mta.journal import Journal
+from gateway.store.queue import ClaimLimits, Queue
+from gateway.telemetry import Event, Metrics, get_logger
+
+POLL_MIN_S: Final = 0.01
+POLL_MAX_S: Final = 0.05
+NO_SLOT_WAIT_S: Final = 0.2
+SUSPECT_ALONE_S: Final = 30.0
+"""A suspect that has not ended after this long (a slow receiver) did not crash us while it was made."""
+
+STORE_ERRORS: Final = (StoreUnavailable, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Feeder:
+    """Feeds lanes from the queue."""
+
+    # Mutable on purpose: the lanes at work, and what waits to be told.
+    def __init__(self, *, pool: asyncpg.Pool, queue: Queue, journal: Journal, watch: Watch, acknowledger: Acknowledger,
+                 config: DispatchConfig, clock: Clock, metrics: Metrics) -> None:  # fmt: skip
+        self._pool, self._queue, self._journal, self._watch = pool, queue, journal, watch
+        self._acknowledger, self._config, self._clock, self._metrics = acknowledger, config, clock, metrics
+        self._lanes: dict[int, LaneRunner] = {}
+        self._without_slot: dict[int, float] = {}  # lane → until when not to ask again
+        self._back: list[Leased] = []
+        self._suspects: deque[tuple[Granted, Leased]] = deque()
+        self._progress = asyncio.Event()
+        self._lost_claim = False
+        self._log = get_logger()
+        self.attempts: AttemptMaker | None = None  # wired by run: they know each other
+
+    @property
+    def held(self) -> int:
+        """Deliveries in this process's hands."""
+        return sum(lane.held for lane in self._lanes.values())
+
+    def hand_back(self, deliveries: list[Leased]) -> None:
+        """Take deliveries that go back to the queue; they are told with the next round."""
+        self._back.extend(deliveries)
+        self._metrics.handed_back.inc(len(deliveries))
+        self._progress.set()
+
+    def drop_held(self) -> None:
+        """Look through what waits after the holds changed."""
+        for lane in self._lanes.values():
+            lane.drop_held()
+
+    async def run(self, attempts: AttemptMaker, stop: asyncio.Event) -> None:
+        """Claim until `stop`."""
+        poll_s = POLL_MIN_S
+        while not stop.is_set():
+            try:
+                await self._tell()
+                if self._suspects:
+                    await self._try_suspects(attempts)
+                got = await self._claim_once(attempts)
+            except STORE_ERRORS as error:
+                self._log.warning(Event.CLAIM_FAILED, error=str(error))
+                self._lost_claim = True
+                await self._clock.sleep(0.5)
+                continue
+            if got:
+                poll_s = POLL_MIN_S
+            else:
+                await self._wait(poll_s)
+                poll_s = min(poll_s * 1.5, POLL_MAX_S)
+            self._metrics.in_flight.set(self.held)
+
+    async def drain(self, attempts: AttemptMaker, grace_s: float) -> None:
+        """Hand back what was not begun, let the rest finish within the grace time, then drop the connections."""
+        attempts.draining = True
+        for lane in self._lanes.values():
+            lane.give_up()
+        for _, suspect in self._suspects:
+            self._back.append(suspect)
+        self._suspects.clear()
+        try:
+            async with asyncio.timeout(grace_s):
+                await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
+                await asyncio.gather(
+                    *(lane.close_idle(self._clock.monotonic()) for lane in self._lanes.values())
+                )
+        except TimeoutError:
+            self.abort()
+        try:
+            async with asyncio.timeout(max(2.0, grace_s / 4)):
+                await self._tell(all_slots=True)
+        except STORE_ERRORS as error:
+            self._log.warning(Event.ACK_FAILED, error=str(error))
+
+    def abort(self) -> None:
+        """Drop every connection, now."""
+        for lane in self._lanes.values():
+            lane.abort()
+
+    async def _claim_once(self, attempts: AttemptMaker) -> bool:
+        """One claim, if there is room for one; return whether it gave anything."""
+        config = self._config
+        if self._acknowledger.backlog > max(config.in_flight, 2 * config.ack_rows) or not attempts.may_claim:
+            return False
+        if self._lost_claim:
+            async with self._pool.acquire() as connection:
+                await self._queue.release_unknown(connection, self._known_ids())
+            self._lost_claim = False
+        room = config.in_flight - self.held
+        urgent_only = room < min(config.claim_rows, config.in_flight) // 4
+        rows = (
+            min(config.claim_rows, room)
+            if not urgent_only
+            else config.in_flight + config.urgent_reserve - self.held
+        )
+        if rows <= 0:
+            return False
+        now = self._clock.monotonic()
+        self._without_slot = {lane: until for lane, until in self._without_slot.items() if until > now}
+        busy = dict.fromkeys(self._without_slot, 0)
+        busy.update((lane_id, max(0, lane.room)) for lane_id, lane in self._lanes.items())
+        limits = ClaimLimits(
+            rows=rows,
+            rows_per_lane=min(config.urgent_reserve, 10) if urgent_only else config.connections_per_lane * 4,
+            slots=config.connections_per_lane,
+            lanes=config.max_lanes_per_claim,
+        )
+        async with self._pool.acquire() as connection:
+            started = self._clock.monotonic()
+            self._lost_claim = True  # until its answer is here
+            grants = await self._queue.claim(
+                connection, limits, alive=self._watch.alive, busy=busy, urgent_only=urgent_only
+            )
+            self._lost_claim = False
+            self._metrics.claims.inc()
+            self._metrics.claim_duration_s.observe(self._clock.monotonic() - started)
+        count = sum(len(grant.deliveries) for grant in grants)
+        if count:
+            self._metrics.claimed_rows.inc(count)
+            try:
+                await attempts.load({d.message_id for grant in grants for d in grant.deliveries})
+            finally:
+                self._hand_out(attempts, grants)
+        else:
+            self._hand_out(attempts, grants)
+        return count > 0
+
+    def _hand_out(self, attempts: AttemptMaker, grants: list[Granted]) -> None:
+        for grant in grants:
+            if grant.slots <= 0:
+                self._without_slot[grant.lane_id] = self._clock.monotonic() + NO_SLOT_WAIT_S
+                continue
+            clean = [delivery for delivery in grant.deliveries if not delivery.crashes]
+            self._suspects.extend((grant, delivery) for delivery in grant.deliveries if delivery.crashes)
+            if clean:
+                self._lane(attempts, grant.lane_id).take(msgspec.structs.replace(grant, deliveries=clean))
+
+    def _lane(self, attempts: AttemptMaker, lane_id: int) -> LaneRunner:
+        if (lane := self._lanes.get(lane_id)) is None:
+            config = self._config
+            lane = self._lanes[lane_id] = LaneRunner(
+                lane_id,
+                attempts,
+                max_rows=max(config.in_flight // 2, 1),
+                messages_per_connection=config.messages_per_connection,
+                late_tolerance_s=config.late_tolerance_ms / 1000,
+                on_progress=self._progress.set,
+            )
+        return lane
+
+    async def _try_suspects(self, attempts: AttemptMaker) -> None:
+        """Finish what is under way, then try each suspect alone."""
+        for lane in self._lanes.values():
+            lane.give_up()
+        await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
+        while self._suspects and not attempts.draining:
+            grant, suspect = self._suspects.popleft()
+            lane = self._lane(attempts, grant.lane_id)
+            alone = msgspec.structs.replace(suspect, planned_at=self._clock.monotonic())
+            lane.take(msgspec.structs.replace(grant, deliveries=[alone]))
+            try:
+                async with asyncio.timeout(SUSPECT_ALONE_S):
+                    await lane.finish()
+            except TimeoutError:
+                continue
+            await self._acknowledger.flush()
+
+    async def _tell(self, *, all_slots: bool = False) -> None:
+        """Tell Postgres what went back, which lanes wait, and which slots are free again."""
+        assert self.attempts is not None
+        if self._back:
+            back, self._back = self._back, []
+            try:
+                async with self._pool.acquire() as connection:
+                    await self._queue.release(connection, back)
+            except BaseException:
+                self._back += back
+                raise
+            self._journal.acknowledged(delivery.id for delivery in back)
+        if waits := self.attempts.suspensions:
+            self.attempts.suspensions = {}
+            try:
+                async with self._pool.acquire() as connection:
+                    await self._queue.suspend_lanes(connection, waits)
+            except BaseException:
+                self.attempts.suspensions = waits | self.attempts.suspensions
+                raise
+        quiet = [lane_id for lane_id, lane in self._lanes.items() if all_slots or lane.quiet]
+        if quiet:
+            async with self._pool.acquire() as connection:
+                await self._queue.release_slots(connection, quiet)
+            for lane_id in quiet:
+                lane = self._lanes[lane_id]
+                if lane.quiet and self._clock.monotonic() >= lane.refused_until:
+                    del self._lanes[lane_id]
+
+    async def tidy(self) -> None:
+        """Close connections that idle; once a second."""
+        oldest = self._clock.monotonic() - self._config.idle_connection_s
+        await asyncio.gather(*(lane.close_idle(oldest) for lane in list(self._lanes.values())))
+
+    def _known_ids(self) -> list[int]:
+        known = [delivery.id for delivery in self._back] + self._acknowledger.pending_ids()
+        known += [suspect.id for _, suspect in self._suspects]
+        for lane in self._lanes.values():
+            known += lane.held_ids()
+        return known
+
+    async def _wait(self, timeout_s: float) -> None:
+        self._progress.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._progress.wait(), timeout_s)

@@ -1,0 +1,92 @@
+"""Taking over what a dead dispatcher held, with its journal where we have it.
+
+Owns the order: its results first (a 250 it read is never lost), then what was in doubt, its suspects, the rest. All in one
+transaction that holds the incarnation's row, so that of several rescuers one works. Idempotent: killed halfway, the next
+rescuer finds the same journal and the rows still there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+
+from gateway.dispatch.outcome import Policies
+from gateway.model.delivery import Result
+from gateway.model.disposition import Disposition, Outcome, Stage
+from gateway.mta import journal
+from gateway.mta.reply import Reply, classify
+from gateway.store import fleet
+from gateway.store.fleet import DoubtPolicy
+from gateway.store.queue import Queue
+from gateway.telemetry import Event, get_logger
+
+_BATCH = 1_000
+
+
+class Rescuer:
+    """Rescues on behalf of one living dispatcher."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, queue: Queue, journal_dir: Path, policies: Policies, doubt: DoubtPolicy
+    ) -> None:
+        self._pool, self._queue, self._journal_dir = pool, queue, journal_dir
+        self._policies, self._doubt = policies, doubt
+        self._log = get_logger()
+
+    async def bury_the_dead_here(self) -> int:
+        """Rescue every incarnation whose journal lies here unlocked: its process is gone. Return how many."""
+        dead = journal.find_dead(self._journal_dir)
+        for incarnation in dead:
+            async with self._pool.acquire() as connection:
+                await fleet.bury(connection, incarnation)
+            await self.take_over(incarnation, has_journal=True)
+            journal.remove(self._journal_dir, incarnation)
+        return len(dead)
+
+    async def take_over(self, incarnation: int, *, has_journal: bool) -> dict[str, int] | None:
+        """Rescue one dead incarnation; return rows by the state they came to, None when another has it.
+
+        Its process may still stand (stopped, not dead): then what it had begun are no suspects, it did not die of them.
+        """
+        replayed = (
+            journal.replay(self._journal_dir, incarnation) if has_journal else journal.Replay({}, {}, {})
+        )
+        gone = incarnation in journal.find_dead(self._journal_dir)
+        results = [self._result(i, *said) for i, said in replayed.results.items()]
+        async with self._pool.acquire() as connection, connection.transaction():
+            if not await fleet.lock_dead(connection, incarnation):
+                return None
+            for start in range(0, len(results), _BATCH):
+                await self._queue.acknowledge(connection, results[start : start + _BATCH], owner=incarnation)
+            moved = await fleet.rescue(
+                connection,
+                incarnation,
+                self._doubt,
+                journal=has_journal,
+                in_doubt=list(replayed.in_doubt),
+                started=list(replayed.started) if gone else [],
+            )
+        self._log.warning(
+            Event.RESCUE_DONE,
+            incarnation=incarnation,
+            journal=has_journal,
+            results=len(results),
+            **{f"rows_{k}": n for k, n in moved.items()},
+        )
+        return moved
+
+    def _result(self, delivery_id: int, epoch: int, code: int, enhanced: str | None, text: str) -> Result:
+        if 200 <= code < 300:
+            disposition = Disposition(
+                Outcome.DELIVERED,
+                classify(Reply(250, None, ""), Stage.DOT).bounce_class,
+                code,
+                enhanced,
+                text,
+            )
+        else:
+            disposition = classify(Reply(code or 451, enhanced, text), Stage.RCPT)
+        return self._policies.result_of(
+            disposition, delivery_id=delivery_id, epoch=epoch, attempts=0, priority=0
+        )

@@ -1,0 +1,239 @@
+"""One dispatcher process: wired, started, drained.
+
+Owns the order of a life: is this the database we knew → a new incarnation and its journal → rescue of the dead of this host →
+heartbeat, feeder and acknowledger until told to stop → drain → close. Ends with `Fenced` when peers called it dead: then it
+must not acknowledge anything but what its journal keeps, and its successor takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from gateway.clock import Clock
+from gateway.config import Config
+from gateway.dispatch.attempt import AttemptMaker
+from gateway.dispatch.content import Contents, Names
+from gateway.dispatch.feeder import STORE_ERRORS, Feeder
+from gateway.dispatch.lease import Fenced, Lease, Watch
+from gateway.dispatch.outcome import Acknowledger, Policies
+from gateway.dispatch.rescue import Rescuer
+from gateway.mta import journal as journals
+from gateway.mta.journal import Journal
+from gateway.mta.keys import load_or_create_master_key
+from gateway.store import fleet
+from gateway.store.fleet import DoubtPolicy
+from gateway.store.pool import open_pool
+from gateway.store.queue import Queue, holds
+from gateway.telemetry import Event, Metrics, get_logger
+
+_STATE_FILE = "fleet.json"
+_HOST_FILE = "host.key"
+
+
+class Remembered(msgspec.Struct, frozen=True):
+    """What this host remembers of the database it worked with."""
+
+    database_id: str
+    tick: int
+
+
+async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
+    """Send until `stop`; then drain within the grace time.
+
+    Raises:
+        Fenced: peers called us dead; begin a new life.
+        JournalError: the journal cannot be written; nothing is sent without it.
+        StoreUnavailable: Postgres does not answer at the start.
+    """
+    state_dir = config.data_dir / "dispatch"
+    state_dir.mkdir(parents=True, exist_ok=True)
+    pool = await open_pool(
+        dsn,
+        role="gateway_dispatch",
+        min_size=2,
+        max_size=max(4, config.database.dispatch_pool_size),
+        application_name="gateway dispatch",
+    )
+    try:
+        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock)
+        await dispatcher.live(stop)
+    finally:
+        pool.terminate()
+
+
+class Dispatcher:
+    """The parts of one incarnation, wired."""
+
+    def __init__(
+        self,
+        config: Config,
+        pool: asyncpg.Pool,
+        state_dir: Path,
+        clock: Clock,
+        incarnation: int,
+        host_key: str,
+    ) -> None:
+        self._config, self._pool, self._clock, self._state_dir = config, pool, clock, state_dir
+        self._incarnation = incarnation
+        self._journal_dir = state_dir / "journal"
+        self._journal = Journal(self._journal_dir, incarnation)
+        self._lease = Lease(clock, config.dispatch.lease_s)
+        self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
+        self._queue = Queue(incarnation, clock)
+        self._metrics = Metrics(CollectorRegistry())
+        policies = Policies(config.retry, config.doubt)
+        doubt = DoubtPolicy(config.doubt.transactional_wait_s, config.doubt.bulk_wait_s)
+        self._rescuer = Rescuer(pool, self._queue, self._journal_dir, policies, doubt)
+        self._acknowledger = Acknowledger(pool, self._queue, self._journal, config.dispatch, clock)
+        self._feeder = Feeder(
+            pool=pool, queue=self._queue, journal=self._journal, watch=self._watch, acknowledger=self._acknowledger,
+            config=config.dispatch, clock=clock, metrics=self._metrics,
+        )  # fmt: skip
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._attempts = AttemptMaker(
+            config=config, clock=clock, lease=self._lease, journal=self._journal,
+            contents=Contents(
+                Names(config.mail.bounce_domain, config.mail.message_id_domain), load_or_create_master_key(config.master_key_path)
+            ),
+            acknowledger=self._acknowledger, policies=policies, queue=self._queue, pool=pool, metrics=self._metrics,
+            hand_back=self._feeder.hand_back, failed=self._fail,
+        )  # fmt: skip
+        self._feeder.attempts = self._attempts
+        self._tick = 0
+        self._database_id = ""
+        self._log = get_logger()
+
+    @classmethod
+    async def begin(cls, config: Config, pool: asyncpg.Pool, state_dir: Path, clock: Clock) -> Dispatcher:
+        """Check the database against what we remember, and register a new incarnation."""
+        host_key = _host_key(state_dir)
+        async with pool.acquire() as connection:
+            database_id, tick = await fleet.identity(connection)
+            remembered = _remembered(state_dir)
+            if remembered is not None and remembered.database_id == database_id and remembered.tick > tick:
+                await fleet.hold_fleet(
+                    connection,
+                    f"restored: the database is at tick {tick}, this host saw {remembered.tick}; run `gateway reconcile`",
+                )
+            incarnation = await fleet.register(connection, host_key, os.getpid())
+        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key)
+        dispatcher._database_id = database_id
+        return dispatcher
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then drain; or end with what went wrong."""
+        self._log.info(Event.DISPATCHER_STARTED, incarnation=self._incarnation, pid=os.getpid())
+        await self._beat()
+        await self._rescuer.bury_the_dead_here()
+        feeding_ends = asyncio.Event()
+        acknowledging = asyncio.create_task(self._acknowledger.run())
+        feeding = asyncio.create_task(self._feeder.run(self._attempts, feeding_ends))
+        beating = asyncio.create_task(self._beat_on())
+        stopping = asyncio.create_task(stop.wait())
+        tasks = {feeding, beating, acknowledging}
+        try:
+            await asyncio.wait({*tasks, stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            feeding_ends.set()
+            failed = [
+                t
+                for t in (*tasks, self._failure)
+                if t.done() and not t.cancelled() and t.exception() is not None
+            ]
+            if failed:
+                raise failed[0].exception() or RuntimeError("unreachable")
+            await feeding
+            await self._feeder.drain(self._attempts, self._config.dispatch.grace_s)
+            acknowledging.cancel()
+            if await self._acknowledger.flush() and not self._feeder.held:
+                async with self._pool.acquire() as connection:
+                    await fleet.close(connection, self._incarnation)
+                self._journal.close()
+                journals.remove(self._journal_dir, self._incarnation)
+            self._log.info(Event.DISPATCHER_STOPPED, incarnation=self._incarnation)
+        except Fenced as error:
+            self._log.error(Event.DISPATCHER_FENCED, incarnation=self._incarnation, error=str(error))
+            raise
+        finally:
+            self._feeder.abort()
+            for task in (*tasks, stopping):
+                task.cancel()
+            await asyncio.wait({*tasks, stopping})
+            self._failure.cancel()
+            self._journal.close()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def _beat_on(self) -> None:
+        while True:
+            await self._clock.sleep(self._config.dispatch.heartbeat_s)
+            try:
+                await self._beat()
+                await self._look_around()
+            except STORE_ERRORS:
+                self._watch.forget()
+            await self._feeder.tidy()
+            self._metrics.ack_backlog.set(self._acknowledger.backlog)
+            self._metrics.journal_bytes.set(self._journal.size_bytes)
+
+    async def _beat(self) -> None:
+        sent_at = self._clock.monotonic()
+        async with self._pool.acquire() as connection:
+            async with asyncio.timeout(self._config.dispatch.lease_s):
+                moved = await fleet.beat(connection, self._incarnation)
+        if moved is None:
+            raise Fenced(
+                f"incarnation {self._incarnation} was declared dead by a peer: it was silent for a lease"
+            )
+        self._lease.renew(sent_at)
+        self._tick = moved[1]
+        _remember(self._state_dir, Remembered(self._database_id, self._tick))
+
+    async def _look_around(self) -> None:
+        async with self._pool.acquire() as connection:
+            held = frozenset(await holds(connection))
+            peers = await fleet.others(connection)
+        if held != self._attempts.holds:
+            self._attempts.holds = held
+            self._feeder.drop_held()
+        silent, rescues = self._watch.observe(peers, self._clock.monotonic())
+        for peer in silent:
+            async with self._pool.acquire() as connection:
+                if await fleet.declare_dead(connection, peer.id, peer.counter):
+                    self._log.warning(Event.PEER_DEAD, incarnation=peer.id)
+        for peer, here in rescues:
+            await self._rescuer.take_over(peer.id, has_journal=here)
+            if here and peer.id in journals.find_dead(self._journal_dir):
+                journals.remove(self._journal_dir, peer.id)
+
+
+def _host_key(state_dir: Path) -> str:
+    """The name of this host's journal folder: whoever shares the folder can read its journals."""
+    path = state_dir / _HOST_FILE
+    try:
+        with path.open("x", encoding="ascii") as file:
+            file.write(uuid4().hex)
+    except FileExistsError:
+        pass
+    return path.read_text("ascii")
+
+
+def _remembered(state_dir: Path) -> Remembered | None:
+    try:
+        return msgspec.json.decode((state_dir / _STATE_FILE).read_bytes(), type=Remembered)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _remember(state_dir: Path, what: Remembered) -> None:
+    draft = state_dir / f"{_STATE_FILE}.{os.getpid()}"
+    draft.write_bytes(msgspec.json.encode(what))
+    draft.replace(state_dir / _STATE_FILE)

@@ -1,0 +1,127 @@
+"""What keeps the queue moving when nobody sends: promotion, expiry, the sweep for sleepers, reaping, partitions, limits.
+
+Owns the beat of these chores. Any number of processes may run them: each chore takes its rows with SKIP LOCKED and does them
+once. Part of role `schedule`. Must not know how mail is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import asyncpg
+
+from gateway.clock import Clock
+from gateway.config import Config
+from gateway.dispatch.feeder import STORE_ERRORS
+from gateway.store import queue
+from gateway.store.pool import Connection, open_pool
+from gateway.telemetry import Event, get_logger
+from gateway.throttle.shaping import Shaping
+
+PROMOTE_EVERY_S: Final = 0.25
+EXPIRE_EVERY_S: Final = 1.0
+SWEEP_EVERY_S: Final = 10.0
+REAP_EVERY_S: Final = 300.0
+PARTITIONS_EVERY_S: Final = 3_600.0
+BATCH: Final = 2_000
+FLOW_IDLE: Final = timedelta(days=1)
+LANE_IDLE: Final = timedelta(days=7)
+DAYS_AHEAD: Final = 7
+
+_T = TypeVar("_T")
+
+
+async def run_upkeep(
+    config: Config, dsn: str, *, shaping: Shaping, clock: Clock, stop: asyncio.Event
+) -> None:
+    """Do the chores until `stop`; the lanes' limits are brought up to date first.
+
+    Raises:
+        StoreUnavailable: Postgres does not answer at the start.
+    """
+    pool = await open_pool(
+        dsn, role="gateway_dispatch", min_size=1, max_size=3, application_name="gateway upkeep"
+    )
+    maintain = await open_pool(
+        dsn, role="gateway_maintain", min_size=0, max_size=1, application_name="gateway maintain"
+    )
+    try:
+        chores = (
+            _every(PROMOTE_EVERY_S, lambda: _promote(pool), clock, stop),
+            _every(EXPIRE_EVERY_S, lambda: _expire(pool), clock, stop),
+            _every(SWEEP_EVERY_S, lambda: _with(pool, queue.sweep), clock, stop),
+            _every(
+                REAP_EVERY_S,
+                lambda: _with(pool, lambda c: queue.reap(c, FLOW_IDLE, LANE_IDLE, BATCH)),
+                clock,
+                stop,
+            ),
+            _every(
+                PARTITIONS_EVERY_S,
+                lambda: _with(maintain, lambda c: queue.make_partitions(c, DAYS_AHEAD)),
+                clock,
+                stop,
+            ),
+        )
+        await apply_limits(pool, shaping)
+        await asyncio.gather(*chores)
+    finally:
+        pool.terminate()
+        maintain.terminate()
+
+
+async def apply_limits(pool: asyncpg.Pool, shaping: Shaping) -> int:
+    """Give every lane the limits that the config has for it now; return how many changed."""
+    after, changed = 0, 0
+    while True:
+        async with pool.acquire() as connection:
+            lanes = await queue.lane_limits(connection, after, BATCH)
+            if not lanes:
+                return changed
+            new: list[queue.LaneLimits] = []
+            for lane in lanes:
+                wanted = shaping.for_domain(lane.name)
+                limits = queue.LaneLimits(
+                    lane.lane_id, lane.name, wanted.rate_per_s, float(wanted.burst), wanted.max_connections
+                )
+                if limits != lane:
+                    new.append(limits)
+            if new:
+                await queue.set_lane_limits(connection, new)
+            changed += len(new)
+            after = lanes[-1].lane_id
+
+
+async def _promote(pool: asyncpg.Pool) -> int:
+    done = await _with(pool, lambda c: queue.promote(c, BATCH, 0))
+    return done.promoted + done.expired + done.unresolved
+
+
+async def _expire(pool: asyncpg.Pool) -> int:
+    return await _with(pool, lambda c: queue.expire_ready(c, BATCH, 0))
+
+
+async def _with(pool: asyncpg.Pool, chore: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async with pool.acquire() as connection:
+        return await chore(connection)
+
+
+async def _every(
+    period_s: float, chore: Callable[[], Awaitable[int]], clock: Clock, stop: asyncio.Event
+) -> None:
+    """Run a chore each period, at once again while it comes back with a full batch."""
+    log = get_logger()
+    while not stop.is_set():
+        try:
+            again = await chore() >= BATCH
+        except STORE_ERRORS as error:
+            log.warning(Event.CLAIM_FAILED, error=str(error))
+            again = False
+        if not again:
+            try:
+                await asyncio.wait_for(stop.wait(), period_s)
+            except TimeoutError:
+                continue

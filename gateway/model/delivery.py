@@ -1,0 +1,87 @@
+"""A delivery: its states, and what a dispatcher holds of one while it has the lease.
+
+Owns the words of the database's `delivery_state` (a test holds the two together). Pure. Must not know how a delivery is
+claimed (`store/queue`) or sent (`dispatch/`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands; the first five are open, the others ended."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    DEFERRED = "deferred"
+    HELD = "held"
+    IN_DOUBT = "in_doubt"
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    SUPPRESSED = "suppressed"
+    CANCELLED = "cancelled"
+    QUARANTINED = "quarantined"
+    UNRESOLVED = "unresolved"
+
+
+OPEN = frozenset(list(DeliveryState)[:5])
+"""States with a row in the queue."""
+
+ENDED = frozenset(list(DeliveryState)[5:])
+"""States with a terminal record."""
+
+
+class Leased(msgspec.Struct, frozen=True):
+    """A delivery under this dispatcher's lease.
+
+    `planned_at` and `last_moment` stand on this process's monotonic clock: it must not leave before the one, and has expired
+    at the other. `variables` is JSON text.
+    """
+
+    id: int
+    epoch: int
+    lane_id: int
+    site_id: int
+    message_id: int
+    broadcast_id: int
+    priority: int
+    attempts: int
+    crashes: int
+    doubts: int
+    recipient: str
+    variables: str | None
+    accepted_at: datetime
+    expires_at: datetime
+    suppressed: bool
+    planned_at: float
+    last_moment: float
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """What one claim gave for one lane: its limits, the connection slots, and the deliveries in the order of leaving."""
+
+    lane_id: int
+    rate_per_s: float
+    burst: int
+    slots: int
+    deliveries: list[Leased]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What is told to the queue of one attempt. `counts`: whether it counts as an attempt; `wait_s`: until the next."""
+
+    id: int
+    epoch: int
+    state: DeliveryState
+    counts: bool = True
+    wait_s: float = 0.0
+    code: int | None = None
+    enhanced: str | None = None
+    reply: str | None = None
+    bounce_class: str | None = None
+    suppress: str | None = None

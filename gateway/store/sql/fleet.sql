@@ -1,0 +1,39 @@
+-- name: register
+-- A new incarnation; gives its id.
+insert into incarnation (host_key, pid) values ($1, $2) returning id;
+
+-- name: beat
+-- Move our counter, the fleet's tick too; no row: we were declared dead.
+update incarnation set counter = counter + 1 where id = $1 and status = 'live' returning counter, nextval('fleet_tick') as tick;
+
+-- name: others
+-- Every incarnation that is not closed, ourselves included.
+select id, host_key, counter, status from incarnation where status <> 'closed' order by id;
+
+-- name: declare_dead
+-- Only if its counter still stands where it was seen standing; gives its id, or nothing.
+update incarnation set status = 'dead', ended_at = clock_timestamp() where id = $1 and counter = $2 and status = 'live' returning id;
+
+-- name: bury
+-- Declare dead an incarnation of this host whose process is known to be gone.
+update incarnation set status = 'dead', ended_at = clock_timestamp() where id = $1 and status = 'live';
+
+-- name: lock_dead
+-- Take a dead incarnation for rescue; nothing when another has it.
+select id from incarnation where id = $1 and status = 'dead' for update skip locked;
+
+-- name: rescue
+-- Take over what a dead incarnation held.
+select state, n from rescue($1, $2, $3, $4, $5, $6, $7);
+
+-- name: close
+-- End of a life that left nothing behind.
+update incarnation set status = 'closed', ended_at = clock_timestamp() where id = $1;
+
+-- name: identity
+-- Which database this is, and where its tick stands.
+select i.id::text as database_id, (select last_value from fleet_tick) as tick from database_identity i;
+
+-- name: hold_fleet
+-- Nothing is claimed until an operator has reconciled.
+insert into hold (kind, ref, why) values ('fleet', 0, $1) on conflict do nothing;
