@@ -63,7 +63,7 @@ class DispatchConfig(Section, frozen=True):
     grace_s: Seconds = 30.0
     ack_interval_ms: Annotated[int, Meta(ge=1, le=1_000)] = 25
     ack_rows: Annotated[int, Meta(ge=1, le=10_000)] = 400
-    late_tolerance_ms: Annotated[int, Meta(ge=1, le=60_000)] = 250
+    late_tolerance_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
     helo_name: HostName = ""
     connect_timeout_s: Timeout = 30.0
     banner_timeout_s: Timeout = 300.0

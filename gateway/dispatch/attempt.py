@@ -76,6 +76,7 @@ class AttemptMaker:
         """Whether it may be begun: nothing holds it, we are not draining, and our lease is proven."""
         return (
             not self.draining
+            and ("fleet", 0) not in self.holds
             and ("broadcast", delivery.broadcast_id) not in self.holds
             and ("site", delivery.site_id) not in self.holds
             and self._lease.proven

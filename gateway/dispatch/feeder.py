@@ -184,7 +184,6 @@ class Feeder:
                 attempts,
                 max_rows=max(config.in_flight // 2, 1),
                 messages_per_connection=config.messages_per_connection,
-                late_tolerance_s=config.late_tolerance_ms / 1000,
                 on_progress=self._progress.set,
             )
         return lane
@@ -193,11 +192,14 @@ class Feeder:
         """Finish what is under way, then try each suspect alone."""
         for lane in self._lanes.values():
             lane.give_up()
-        await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SUSPECT_ALONE_S):
+                await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
         while self._suspects and not attempts.draining:
             grant, suspect = self._suspects.popleft()
             lane = self._lane(attempts, grant.lane_id)
-            alone = msgspec.structs.replace(suspect, planned_at=self._clock.monotonic())
+            now = self._clock.monotonic()
+            alone = msgspec.structs.replace(suspect, planned_at=now, late_at=now + SUSPECT_ALONE_S)
             lane.take(msgspec.structs.replace(grant, deliveries=[alone]))
             try:
                 async with asyncio.timeout(SUSPECT_ALONE_S):
@@ -226,14 +228,13 @@ class Feeder:
             except BaseException:
                 self.attempts.suspensions = waits | self.attempts.suspensions
                 raise
-        quiet = [lane_id for lane_id, lane in self._lanes.items() if all_slots or lane.quiet]
-        if quiet:
+        for lane in [lane for lane in self._lanes.values() if lane.quiet and not lane.slots and lane.room]:
+            del self._lanes[lane.lane_id]
+        if quiet := [lane for lane in self._lanes.values() if lane.slots and (all_slots or lane.quiet)]:
             async with self._pool.acquire() as connection:
-                await self._queue.release_slots(connection, quiet)
-            for lane_id in quiet:
-                lane = self._lanes[lane_id]
-                if lane.quiet and self._clock.monotonic() >= lane.refused_until:
-                    del self._lanes[lane_id]
+                await self._queue.release_slots(connection, [lane.lane_id for lane in quiet])
+            for lane in quiet:
+                lane.slots = 0  # a lane that waits after a refusal is kept: it remembers how often
 
     async def tidy(self) -> None:
         """Close connections that idle; once a second."""

@@ -7,6 +7,7 @@ ones, those behind a lane that was refused, those of a held broadcast or site, a
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -65,13 +66,9 @@ class LaneRunner:
         self.lane_id = lane_id
         self.refusals = 0  # in a row
         self.refused_until = 0.0
-        self.slots = 1
+        self.slots = 0
         self._host, self._clock, self._on_progress = host, host.clock, on_progress
-        self._max_rows, self._per_connection, self._tolerance_s = (
-            max_rows,
-            messages_per_connection,
-            late_tolerance_s,
-        )
+        self._max_rows, self._per_connection = max_rows, messages_per_connection
         self._limit = min(START_ROWS, max_rows)
         self._waiting: deque[Leased] = deque()
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
@@ -103,11 +100,14 @@ class LaneRunner:
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
         if self._pacer is None:
-            self._pacer = Pacer(grant.rate_per_s, grant.burst, self._tolerance_s)
+            self._pacer = Pacer(grant.rate_per_s, grant.burst, math.inf)
         elif self._rate != (grant.rate_per_s, grant.burst):
             self._pacer.set_limits(grant.rate_per_s, grant.burst, self._clock.monotonic())
         self._rate, self.slots = (grant.rate_per_s, grant.burst), grant.slots
         self._waiting.extend(grant.deliveries)
+        self._staff()
+
+    def _staff(self) -> None:
         while len(self._workers) < min(self.slots, len(self._waiting)):
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
@@ -152,6 +152,8 @@ class LaneRunner:
         self._workers.discard(worker)
         if not worker.cancelled() and (error := worker.exception()) is not None:
             self._host.failed(error)
+        elif self._waiting:
+            self._staff()  # something came between its last look and its end
 
     async def _work(self) -> None:
         session: Session | None = None
@@ -210,7 +212,7 @@ class LaneRunner:
             delivery = self._waiting.popleft()
             now = self._clock.monotonic()
             at = self._pacer.earliest(delivery.planned_at, now)
-            if at is None or not self._host.may_leave(delivery):
+            if at is None or max(at, now) > delivery.late_at or not self._host.may_leave(delivery):
                 self._host.hand_back([delivery])
                 self._on_progress()
                 return None

@@ -66,6 +66,10 @@ class Watch:
         """Start observing anew: we were not connected all along."""
         self._seen.clear()
 
+    def given_up(self, peer: int, now: float) -> bool:
+        """Whether a dead peer's journal has not turned up in JOURNAL_GRACE_S."""
+        return now - self._dead_since.get(peer, now) >= JOURNAL_GRACE_S
+
     def observe(
         self, peers: Iterable[Incarnation], now: float
     ) -> tuple[list[Incarnation], list[tuple[Incarnation, bool]]]:
@@ -84,9 +88,9 @@ class Watch:
             if peer.id == self._ours:
                 continue
             if peer.status == "dead":
-                since = self._dead_since.setdefault(peer.id, now)
+                self._dead_since.setdefault(peer.id, now)
                 here = peer.host_key == self._host_key
-                if here or now - since >= JOURNAL_GRACE_S:
+                if here or self.given_up(peer.id, now):
                     rescues.append((peer, here))
                 continue
             alive.append(peer.id)

@@ -35,19 +35,26 @@ class Rescuer:
         self._log = get_logger()
 
     async def bury_the_dead_here(self) -> int:
-        """Rescue every incarnation whose journal lies here unlocked: its process is gone. Return how many."""
+        """Rescue every incarnation whose journal lies here unlocked: its process is gone. Return how many.
+
+        A journal goes only when the database says that its incarnation is closed: until then another rescuer may need it,
+        and one that this database does not know belongs to a database that may come back.
+        """
         dead = journal.find_dead(self._journal_dir)
         for incarnation in dead:
             async with self._pool.acquire() as connection:
                 await fleet.bury(connection, incarnation)
             await self.take_over(incarnation, has_journal=True)
-            journal.remove(self._journal_dir, incarnation)
+            async with self._pool.acquire() as connection:
+                if await fleet.status(connection, incarnation) == "closed":
+                    journal.remove(self._journal_dir, incarnation)
         return len(dead)
 
     async def take_over(self, incarnation: int, *, has_journal: bool) -> dict[str, int] | None:
-        """Rescue one dead incarnation; return rows by the state they came to, None when another has it.
+        """Rescue one dead incarnation; return rows by the state they came to, None when another has it or had it.
 
-        Its process may still stand (stopped, not dead): then what it had begun are no suspects, it did not die of them.
+        What its journal knows as answered is told in any case: a 250 counts whoever holds the row now. Its process may still
+        stand (stopped, not dead): then what it had begun are no suspects, it did not die of them.
         """
         replayed = (
             journal.replay(self._journal_dir, incarnation) if has_journal else journal.Replay({}, {}, {})
@@ -55,10 +62,11 @@ class Rescuer:
         gone = incarnation in journal.find_dead(self._journal_dir)
         results = [self._result(i, *said) for i, said in replayed.results.items()]
         async with self._pool.acquire() as connection, connection.transaction():
-            if not await fleet.lock_dead(connection, incarnation):
-                return None
+            locked = await fleet.lock_dead(connection, incarnation)
             for start in range(0, len(results), _BATCH):
                 await self._queue.acknowledge(connection, results[start : start + _BATCH], owner=incarnation)
+            if not locked:
+                return None
             moved = await fleet.rescue(
                 connection,
                 incarnation,
@@ -72,7 +80,7 @@ class Rescuer:
             incarnation=incarnation,
             journal=has_journal,
             results=len(results),
-            **{f"rows_{k}": n for k, n in moved.items()},
+            **{f"rows_{state}": n for state, n in moved.items()},
         )
         return moved
 

@@ -86,7 +86,7 @@ class Dispatcher:
         self._journal = Journal(self._journal_dir, incarnation)
         self._lease = Lease(clock, config.dispatch.lease_s)
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
-        self._queue = Queue(incarnation, clock)
+        self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
         self._metrics = Metrics(CollectorRegistry())
         policies = Policies(config.retry, config.doubt)
         doubt = DoubtPolicy(config.doubt.transactional_wait_s, config.doubt.bulk_wait_s)
@@ -153,9 +153,10 @@ class Dispatcher:
             acknowledging.cancel()
             if await self._acknowledger.flush() and not self._feeder.held:
                 async with self._pool.acquire() as connection:
-                    await fleet.close(connection, self._incarnation)
+                    closed = await fleet.close(connection, self._incarnation)
                 self._journal.close()
-                journals.remove(self._journal_dir, self._incarnation)
+                if closed:
+                    journals.remove(self._journal_dir, self._incarnation)
             self._log.info(Event.DISPATCHER_STOPPED, incarnation=self._incarnation)
         except Fenced as error:
             self._log.error(Event.DISPATCHER_FENCED, incarnation=self._incarnation, error=str(error))
@@ -210,9 +211,10 @@ class Dispatcher:
                 if await fleet.declare_dead(connection, peer.id, peer.counter):
                     self._log.warning(Event.PEER_DEAD, incarnation=peer.id)
         for peer, here in rescues:
-            await self._rescuer.take_over(peer.id, has_journal=here)
-            if here and peer.id in journals.find_dead(self._journal_dir):
-                journals.remove(self._journal_dir, peer.id)
+            if here and journals.exists(self._journal_dir, peer.id):
+                await self._rescuer.take_over(peer.id, has_journal=True)
+            elif not here or self._watch.given_up(peer.id, self._clock.monotonic()):
+                await self._rescuer.take_over(peer.id, has_journal=False)
 
 
 def _host_key(state_dir: Path) -> str:

@@ -39,8 +39,8 @@ ENDED = frozenset(list(DeliveryState)[5:])
 class Leased(msgspec.Struct, frozen=True):
     """A delivery under this dispatcher's lease.
 
-    `planned_at` and `last_moment` stand on this process's monotonic clock: it must not leave before the one, and has expired
-    at the other. `variables` is JSON text.
+    `planned_at`, `late_at` and `last_moment` stand on this process's monotonic clock: it must not leave before the first, goes
+    back to the queue when it would leave after the second, and has expired at the third. `variables` is JSON text.
     """
 
     id: int
@@ -59,6 +59,7 @@ class Leased(msgspec.Struct, frozen=True):
     expires_at: datetime
     suppressed: bool
     planned_at: float
+    late_at: float
     last_moment: float
 
 

@@ -221,6 +221,11 @@ def find_dead(directory: Path) -> list[int]:
     return sorted(incarnation for incarnation in incarnations if not _is_locked(directory, incarnation))
 
 
+def exists(directory: Path, incarnation: int) -> bool:
+    """Whether an incarnation's journal lies here."""
+    return next(_segments(directory, incarnation), None) is not None
+
+
 def remove(directory: Path, incarnation: int) -> None:
     """Delete the journal of a dead incarnation once all it said is acknowledged; the lock goes last."""
     for _, path in _segments(directory, incarnation):

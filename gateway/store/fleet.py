@@ -97,10 +97,16 @@ async def rescue(
     return {row["state"]: row["n"] for row in rows}
 
 
-async def close(connection: Connection, incarnation: int) -> None:
-    """End an incarnation that left nothing behind."""
+async def close(connection: Connection, incarnation: int) -> bool:
+    """End an incarnation that left nothing behind; False when peers called it dead before."""
     with outages_named("closing the incarnation"):
-        await connection.execute(_SQL.close, incarnation)
+        return await connection.fetchval(_SQL.close, incarnation) is not None
+
+
+async def status(connection: Connection, incarnation: int) -> str | None:
+    """Where an incarnation stands: live, dead, closed; None when this database does not know it."""
+    with outages_named("looking an incarnation up"):
+        return await connection.fetchval(_SQL.status, incarnation)
 
 
 async def identity(connection: Connection) -> tuple[str, int]:

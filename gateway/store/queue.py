@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ from gateway.store.catalogue import load
 from gateway.store.pool import Connection, outages_named
 
 _SQL = load("queue")
+
+SPARE_MAX_S: Final = 10.0
+"""Most that tokens left over may add to the time a delivery has to leave."""
 
 
 class ClaimLimits(msgspec.Struct, frozen=True):
@@ -60,8 +64,8 @@ class Queue:
     """One dispatcher's view of the queue, under its incarnation."""
 
     # Mutable on purpose: the floor of ready lanes and the clock's difference are carried from claim to claim.
-    def __init__(self, owner: int, clock: Clock) -> None:
-        self._owner, self._clock = owner, clock
+    def __init__(self, owner: int, clock: Clock, late_tolerance_s: float) -> None:
+        self._owner, self._clock, self._late_tolerance_s = owner, clock, late_tolerance_s
         self._server_clock = ServerClock()
         self._floor: datetime | None = None
         self._floor_until = 0.0
@@ -110,10 +114,14 @@ class Queue:
                 grant = grants[lane_id] = Granted(lane_id, rate_per_s, int(burst), slots, [])
             if delivery_id is not None:
                 planned_at = self._server_clock.monotonic(max(leave_at, claimed_at))
+                # Tokens left over at the claim are time in hand: lateness within them takes nobody's token.
+                late_at = (
+                    planned_at + self._late_tolerance_s + min(max(0.0, claimed_at - leave_at), SPARE_MAX_S)
+                )
                 grant.deliveries.append(
                     Leased(
                         delivery_id, epoch, lane_id, site_id, message_id, broadcast_id, priority, attempts, crashes, doubts,
-                        recipient, variables, accepted_at, expires_at, suppressed, planned_at,
+                        recipient, variables, accepted_at, expires_at, suppressed, planned_at, late_at,
                         self._server_clock.monotonic(expires_at.timestamp()),
                     )
                 )  # fmt: skip
