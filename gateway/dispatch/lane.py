@@ -61,7 +61,7 @@ class LaneRunner:
     """The lane's deliveries and connections in this process."""
 
     # Mutable on purpose: what is waiting, what is open, what is at work.
-    def __init__(self, lane_id: int, host: Attempts, *, max_rows: int, messages_per_connection: int, late_tolerance_s: float,
+    def __init__(self, lane_id: int, host: Attempts, *, max_rows: int, messages_per_connection: int,
                  on_progress: Callable[[], None]) -> None:  # fmt: skip
         self.lane_id = lane_id
         self.refusals = 0  # in a row
