@@ -1,0 +1,44 @@
+"""A child's tie to the process that started it: it ends when that one is gone, however that ended.
+
+Two ways, since neither is enough alone. Everywhere: the child's standard input is a pipe whose other end the supervisor
+holds, and a thread waits for its end. On Linux also the parent-death signal, which reaches a child that hangs before the
+thread is there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+ORPHAN_GRACE_S: Final = 3.0
+"""How long an orphan may finish what it has open. Longer would keep the next start waiting for its journal."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the thread that started this process ends. Call first; does nothing but on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def hold(fd: int, on_orphaned: Callable[[], object], *, exit_code: int) -> None:
+    """Watch the pipe `fd` from a thread; at its end call `on_orphaned` there, and exit for good after the grace time.
+
+    What else comes through the pipe is dropped.
+    """
+
+    def watch() -> None:
+        while os.read(fd, 4096):
+            pass
+        on_orphaned()
+        time.sleep(ORPHAN_GRACE_S)
+        os._exit(exit_code)  # also past a loop that is stuck: nobody is left to end this process
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -1,0 +1,169 @@
+"""`gateway run`: from a configuration to a working gateway, and down again.
+
+Flow: claim the data directory → envelope key → ports → Postgres → migrations → children → ready → until SIGTERM or SIGINT:
+children end (dispatchers drain), then Postgres. A second signal kills the children. Call from the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway.app.brief import Brief, Role
+from gateway.app.database import bring_up, own_postgres
+from gateway.app.exits import Exit
+from gateway.app.ports import answers, base_url, require_free
+from gateway.app.state import RunState, claimed, remove_state, write_state
+from gateway.app.supervisor import Supervisor, members
+from gateway.clock import SystemClock
+from gateway.config import Config
+from gateway.errors import GatewayError
+from gateway.mta.keys import load_or_create_master_key
+from gateway.store.embedded import EmbeddedPostgres
+from gateway.store.postgres_binaries import EmbeddedPostgresError
+from gateway.telemetry import Event, log
+from gateway.throttle.shaping import Shaping
+
+READY_TIMEOUT_S = 60.0
+_POLL_S = 0.05
+_POSTGRES_CHECK_S = 1.0
+_KILL_MARGIN_S = 5.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to run.
+
+    Attributes:
+        workers: dispatchers.
+        migrate: bring a configured database to this code's schema; the gateway's own always is.
+    """
+
+    config: Config
+    shaping: Shaping
+    roles: Sequence[Role]
+    workers: int
+    migrate: bool = False
+    log_level: str = "info"
+    log_json: bool = True
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What works now: where the API answers (empty without it), the gateway's own Postgres (empty with a configured one)."""
+
+    api: str
+    dsn: str
+    pids: dict[str, int]
+
+
+class StartFailed(GatewayError):
+    """The gateway did not become ready."""
+
+
+async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
+    """Run until a signal; call `on_ready` once, when the API answers (or the children are started, without that role).
+
+    Raises:
+        GatewayError: it could not start; nothing that it had started is left.
+    """
+    config = plan.config
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    supervisor: Supervisor | None = None
+
+    def end() -> None:
+        if supervisor is None:
+            task.cancel()
+        else:
+            supervisor.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        with claimed(config.data_dir), contextlib.ExitStack() as cleanup:
+            load_or_create_master_key(config.master_key_path)
+            for role, section, key in (
+                (Role.API, config.api, "api.port"),
+                (Role.LISTEN, config.listen, "listen.port"),
+            ):
+                if role in plan.roles:
+                    require_free(section.host, section.port, key)
+            server = None if config.database.dsn else cleanup.enter_context(own_postgres(config))
+            dsn = server.dsn if server else config.database.dsn
+            await bring_up(dsn, allowed=server is not None or plan.migrate)
+            await asyncio.sleep(0)  # a signal that came meanwhile ends it here
+            supervisor = _supervisor(plan, dsn)
+            api = base_url(config.api.host, config.api.port) if Role.API in plan.roles else ""
+            own_dsn = dsn if server else ""
+            cleanup.callback(remove_state, config.data_dir)
+            write_state(
+                config.data_dir,
+                RunState(pid=os.getpid(), dsn=own_dsn, api=api, started_at=datetime.now(UTC)),
+            )
+            async with asyncio.TaskGroup() as group:
+                watchers = [
+                    group.create_task(
+                        _announce(
+                            supervisor,
+                            config,
+                            lambda pids: on_ready(Ready(api, own_dsn, pids)),
+                            api=bool(api),
+                        )
+                    )
+                ]
+                if server is not None:
+                    watchers.append(group.create_task(_keep_postgres(server, supervisor)))
+                code = await supervisor.run()
+                for watcher in watchers:
+                    watcher.cancel()
+            if supervisor.failure:
+                raise StartFailed(supervisor.failure)
+            return code
+    except asyncio.CancelledError:  # asked to end before it had begun
+        return Exit.OK
+
+
+def _supervisor(plan: Plan, dsn: str) -> Supervisor:
+    briefs = {
+        member: Brief(member.role, plan.config, dsn, plan.shaping, plan.log_level, plan.log_json)
+        for member in members(plan.roles, plan.workers)
+    }
+    return Supervisor(briefs, SystemClock(), grace_s=plan.config.dispatch.grace_s + _KILL_MARGIN_S)
+
+
+async def _announce(
+    supervisor: Supervisor, config: Config, say: Callable[[dict[str, int]], None], *, api: bool
+) -> None:
+    """Wait until the gateway works and say so, or end it."""
+    deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+    while not supervisor.stopping:
+        if supervisor.complete and (not api or await answers(config.api.host, config.api.port, "/readyz")):
+            supervisor.mark_ready()
+            say(supervisor.pids())
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            supervisor.fail(
+                f"the API did not answer within {READY_TIMEOUT_S:g} s; the log says why", Exit.FAILED
+            )
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _keep_postgres(server: EmbeddedPostgres, supervisor: Supervisor) -> None:
+    """Start our own Postgres again when it dies: the children try again until it is back."""
+    while not supervisor.stopping:
+        await asyncio.sleep(_POSTGRES_CHECK_S)
+        if server.pid is None and not supervisor.stopping:
+            log.error(Event.PROCESS_ENDED, role="postgres", restart_s=0)
+            try:
+                server.start()  # blocks: the kernel ties its life to this very thread
+            except EmbeddedPostgresError as error:
+                log.error(
+                    Event.PROCESS_ENDED, role="postgres", problem=str(error), restart_s=_POSTGRES_CHECK_S
+                )

@@ -1,0 +1,213 @@
+"""`gateway run` as a process: it starts, keeps its children alive, and leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from demo.processes import Program, ProgramError
+from gateway.app.brief import Brief, Role
+from gateway.app.exits import Exit
+from gateway.app.supervisor import Member, Supervisor
+from gateway.clock import SystemClock
+from gateway.config import Config
+from gateway.throttle.shaping import Shaping
+from tests.support.postgres import Cluster
+
+pytestmark = pytest.mark.slow
+
+
+def eventually(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    """Processes have no event to wait for."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Ground:
+    """Where one gateway is run: its data folder, its port, its environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.port = free_port()
+        self.log = folder / "gateway.log"
+        self.env = {
+            "GATEWAY_DATA_DIR": str(self.data),
+            "GATEWAY__LISTEN__PORT": str(self.port),
+            "GATEWAY_DSN": "",
+        }
+
+    def run(self, *options: str) -> Program:
+        return Program(
+            "gateway.cli", "run", "--roles", "listen", "--json", *options, log_path=self.log, env=self.env
+        )
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gateway.cli", *arguments],
+            env={**os.environ, **self.env},
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return Ground(tmp_path)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and everything it started."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def alive(processes: list[psutil.Process]) -> list[str]:
+    return [p.name() for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_runs_until_sigterm_and_leaves_nothing(ground: Ground) -> None:
+    with ground.run() as gateway:
+        assert gateway.said["event"] == "ready"
+        assert list(gateway.said["pids"]) == ["listen"]
+        everything = family(gateway.pid)
+        assert any("postgres" in p.name() for p in everything)
+        state = json.loads((ground.data / "run.json").read_text())
+        assert state["pid"] == gateway.pid
+        assert state["dsn"] == gateway.said["dsn"]
+        assert (ground.data / "master.key").stat().st_mode & 0o777 == 0o600
+        # The running gateway's own Postgres is found by other commands.
+        books = ground.command("books", "--deep", "--json")
+        assert (books.returncode, json.loads(books.stdout)["balanced"]) == (0, True)
+        second = ground.command("run", "--roles", "listen")
+        assert second.returncode == Exit.FAILED
+        assert f"in use by the gateway with pid {gateway.pid}" in second.stderr
+        assert gateway.stop() == Exit.OK
+    assert not (ground.data / "run.json").exists()
+    eventually(lambda: not alive(everything))
+
+
+def test_all_ends_with_it_when_it_is_killed(ground: Ground) -> None:
+    with ground.run() as gateway:
+        everything = family(gateway.pid)
+        assert len(everything) > 3
+        gateway.kill()
+        eventually(lambda: not alive(everything))
+    with ground.run() as again:  # and the next one starts on what it left
+        assert again.said["event"] == "ready"
+
+
+def test_a_child_that_dies_is_started_again(ground: Ground) -> None:
+    with ground.run() as gateway:
+        os.kill(gateway.said["pids"]["listen"], signal.SIGKILL)
+        eventually(lambda: '"restart_s":0.25' in ground.log.read_text())
+
+        def listens() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", ground.port)) == 0
+
+        eventually(listens)
+
+
+def test_its_postgres_is_started_again(ground: Ground) -> None:
+    with ground.run() as gateway:
+        [postmaster] = [p for p in psutil.Process(gateway.pid).children() if "postgres" in p.name()]
+        postmaster.kill()
+        eventually(lambda: ground.command("books").returncode == 0)
+
+
+def test_a_busy_port_is_named_with_the_key_to_change(ground: Ground) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", ground.port))
+        busy.listen()
+        done = ground.command("run", "--roles", "listen")
+    assert done.returncode == Exit.FAILED
+    assert done.stderr.startswith(
+        f"gateway: cannot listen on 127.0.0.1:{ground.port}: Address already in use"
+    )
+    assert "[listen] port" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+async def test_a_configured_database_is_migrated_only_when_asked(cluster: Cluster, tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    dsn = await cluster.create_database(empty=True)
+    ground.env["GATEWAY_DSN"] = dsn
+    try:
+        with pytest.raises(ProgramError, match="run `gateway migrate`, or start with --migrate"):
+            await asyncio.to_thread(ground.run)
+        gateway = await asyncio.to_thread(ground.run, "--migrate")
+        assert gateway.said["dsn"] == ""
+        assert gateway.stop() == Exit.OK
+        assert not (ground.data / "postgres").exists()
+    finally:
+        await cluster.drop_database(dsn)
+
+
+class Children:
+    """A supervisor over members that run a line of Python each."""
+
+    def __init__(self, script: str, *, grace_s: float = 5.0) -> None:
+        brief = Brief(Role.LISTEN, Config(), "", Shaping())
+        self.supervisor = Supervisor(
+            {Member(Role.LISTEN): brief},
+            SystemClock(),
+            grace_s=grace_s,
+            command=(sys.executable, "-c", script),
+        )
+
+
+async def test_a_wrong_configuration_ends_it_at_once_before_it_was_ready() -> None:
+    children = Children("raise SystemExit(78)")
+    async with asyncio.timeout(10):
+        assert await children.supervisor.run() == Exit.CONFIG
+    assert children.supervisor.failure.startswith("listen ended with exit code 78 before")
+
+
+async def test_three_deaths_end_it_before_it_was_ready() -> None:
+    children = Children("raise SystemExit(3)")
+    async with asyncio.timeout(10):
+        assert await children.supervisor.run() == Exit.FAILED
+    assert "exit code 3 3 times" in children.supervisor.failure
+
+
+async def test_once_ready_it_goes_on_trying(tmp_path: Path) -> None:
+    lives = tmp_path / "lives"
+    children = Children(f"open({str(lives)!r}, 'a').write('x'); raise SystemExit(78)")
+    children.supervisor.mark_ready()
+    running = asyncio.create_task(children.supervisor.run())
+    async with asyncio.timeout(10):
+        while not lives.exists() or len(lives.read_text()) < 3:
+            await asyncio.sleep(0.02)
+    children.supervisor.stop()
+    assert await running == Exit.OK
+
+
+async def test_a_child_that_does_not_end_is_killed_after_the_grace_time(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f"import signal,time; signal.signal(15, signal.SIG_IGN); open({str(told)!r}, 'w').close(); time.sleep(60)"
+    children = Children(script, grace_s=0.2)
+    running = asyncio.create_task(children.supervisor.run())
+    async with asyncio.timeout(10):
+        while not told.exists():
+            await asyncio.sleep(0.02)
+        children.supervisor.stop()
+        assert await running == Exit.OK
