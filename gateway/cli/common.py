@@ -1,0 +1,123 @@
+"""What the commands share: the two common options, the files they name, and how results are printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from gateway.config import Config, load_here
+from gateway.errors import ConfigError, GatewayError, Invalid
+from gateway.model.ids import Prefix, decode
+from gateway.throttle.shaping import Shaping, load_throttles
+
+DEFAULT_CONFIG: Final = Path("config/gateway.toml")
+_THROTTLES: Final = "throttles.toml"
+
+
+class UsageError(GatewayError):
+    """A command line that cannot be meant: which option, and what would be right."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    config: Annotated[
+        Path | None,
+        Parameter(
+            help="The configuration file. Default: config/gateway.toml where there is one, else built-in."
+        ),
+    ] = None
+    json: Annotated[bool, Parameter(negative=(), help="Print one JSON document, for programs.")] = False
+
+    @property
+    def path(self) -> Path | None:
+        """The configuration file in force, if any."""
+        return self.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+
+    @property
+    def throttles_path(self) -> Path | None:
+        """`throttles.toml` beside the configuration file, if there."""
+        beside = self.path.with_name(_THROTTLES) if self.path else None
+        return beside if beside and beside.exists() else None
+
+    def load(self) -> Config:
+        """The configuration.
+
+        Raises:
+            ConfigError: what has to be mended, and where.
+        """
+        if self.config is not None and not self.config.exists():
+            raise ConfigError("no such file", path=self.config, hint="name it with --config")
+        return load_here(self.path)
+
+    def load_shaping(self) -> Shaping:
+        """The throttles; the built-in ones where there is no file.
+
+        Raises:
+            ConfigError: what has to be mended, and where.
+        """
+        return load_throttles(self.throttles_path) if self.throttles_path else Shaping()
+
+
+DEFAULTS: Final = Common()
+"""For a parameter's default: commands are called without these options too."""
+
+
+def console() -> Console:
+    """Where results go: made anew, so that it is this moment's stdout."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def print_json(document: object) -> None:
+    """Print a document as one line."""
+    sys.stdout.write(orjson.dumps(document, default=str).decode() + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print a line as it is, without markup."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table; numbers stand right, with separators."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    shown = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    numeric = [
+        all(row[i].replace(",", "").lstrip("-").isdigit() for row in shown) for i in range(len(columns))
+    ]
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right and shown else "left")
+    for row in shown:
+        table.add_row(*row)
+    console().print(table, markup=False)
+
+
+def number_of(prefix: Prefix, text: str, option: str) -> int:
+    """The number of an id as a user writes it: `site_…`, or the number itself.
+
+    Raises:
+        UsageError: neither; `option` says where it stood.
+    """
+    if text.isdecimal():
+        return int(text)
+    try:
+        return decode(prefix, text)
+    except Invalid as error:
+        raise UsageError(f'{option}: "{text}": {error}') from error
+
+
+def without_zeros(counts: Mapping[str, int]) -> dict[str, int]:
+    """The entries that are not 0."""
+    return {name: n for name, n in counts.items() if n}

@@ -1,0 +1,246 @@
+"""The commands on a real database: what they print, what programs read, and what they exit with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from gateway.app.exits import Exit
+from gateway.cli import main
+from gateway.store.fleet import hold_fleet
+
+
+class Cli:
+    """Runs commands in this process, on a thread of their own: each brings its own loop."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, arguments)
+        said = self._capsys.readouterr()
+        return code, said.out, said.err
+
+    async def json(self, *arguments: str) -> Any:
+        code, out, err = await self(*arguments, "--json")
+        assert code == Exit.OK, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    monkeypatch.setenv("GATEWAY_DSN", db)
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return Cli(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "migrate", "books", "reconcile", "check-config", "openapi", "keys create", "keys list", "keys revoke",
+                "sites create", "sites list"],
+)  # fmt: skip
+async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
+    code, out, _ = await cli(*command.split(), "--help")
+    assert code == Exit.OK
+    assert f"gateway {command}" in out.split("Example:")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("boks",), ("books", "--depp"), ("run", "--roles", "apo"), ("keys", "create"), ("books", "--broadcast", "x"),
+                  ("reconcile", "--in-doubt", "--resend"), ("keys", "create", "--operator", "--scopes", "reed")],
+)  # fmt: skip
+async def test_a_wrong_command_line_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
+    code, _, err = await cli(*arguments)
+    assert code == Exit.USAGE
+    assert err
+    assert "Traceback" not in err
+
+
+async def test_migrate_says_that_there_is_nothing_to_do(cli: Cli) -> None:
+    assert await cli.json("migrate") == {"applied": []}
+
+
+async def test_books_that_balance(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 5)
+    code, out, _ = await cli("books", "--deep")
+    assert code == Exit.OK
+    assert "the books balance: 5 accepted, each in one state and proven id by id" in out
+    document = await cli.json("books", "--broadcast", "brd_0000000000007")
+    assert document["broadcasts"][0]["states"] == {"queued": 5}
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "says"),
+    [
+        ("DELETE FROM queue WHERE id % 1024 = 2", (), "5, but its states add up to 4: 1 missing"),
+        (
+            "DELETE FROM queue WHERE id % 1024 = 2",
+            ("--deep",),
+            "1 lost (accepted, but neither in the queue nor ended)",
+        ),
+        ("UPDATE acceptance SET deliveries = 4", ("--deep",), "1 unknown"),
+        (
+            "INSERT INTO ended SELECT id, site_id, message_id, broadcast_id, 1, 1, 'delivered', 1, 0, 250, null, null, null, "
+            "accepted_at, now(), recipient FROM queue WHERE id % 1024 = 2",
+            ("--deep",),
+            "1 double",
+        ),
+        ("INSERT INTO tally VALUES (1, 7, 'delivered', 0, 3)", (), "3 too many"),
+        (
+            "INSERT INTO tally VALUES (1, 7, 'delivered', 0, 3)",
+            ("--deep",),
+            "3 tallied as delivered, but 0 records",
+        ),
+    ],
+)
+async def test_books_that_do_not_balance(
+    cli: Cli, pool: asyncpg.Pool, damage: str, options: tuple[str, ...], says: str
+) -> None:
+    await accept(pool, 5)
+    await pool.execute(damage)
+    code, out, _ = await cli("books", *options)
+    assert code == Exit.FAILED
+    assert "THE BOOKS DO NOT BALANCE" in out
+    assert says in out
+    code, out, _ = await cli("books", *options, "--json")
+    assert code == Exit.FAILED
+    assert json.loads(out)["balanced"] is False
+
+
+async def test_sites_and_keys(cli: Cli, pool: asyncpg.Pool) -> None:
+    site = await cli.json("sites", "create", "Velaro", "--time-zone", "Europe/Vienna")
+    assert [found["name"] for found in await cli.json("sites", "list")] == ["Velaro"]
+    key = await cli.json("keys", "create", "--site", site["id"], "--scopes", "send,read", "--name", "app")
+    assert (key["site"], key["scopes"]) == (site["id"], ["send", "read"])
+    assert key["secret"].startswith(f"gw_{key['prefix']}_")
+    listed = await cli("keys", "list", "--site", site["id"])
+    assert key["secret"] not in listed[1]
+    assert key["id"] in listed[1]
+    await cli.json("keys", "revoke", key["id"])
+    assert await pool.fetchval("SELECT revoked_at FROM api_key") is not None
+    code, out, _ = await cli("keys", "create", "--operator")
+    assert (code, out.startswith("gw_")) == (Exit.OK, True)
+    assert await pool.fetchval("SELECT count(*) FROM api_key WHERE site_id IS NULL") == 1
+
+
+async def test_a_key_for_a_site_that_is_not_there(cli: Cli) -> None:
+    code, _, err = await cli("keys", "create", "--site", "99")
+    assert (code, err) == (Exit.FAILED, "gateway: no such site\n")
+
+
+async def test_without_any_database_it_says_how_to_get_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DSN", "")
+    code, _, err = await cli("books")
+    assert code == Exit.FAILED
+    assert "start `gateway run`, or name a Postgres with GATEWAY_DSN" in err
+
+
+async def test_a_database_that_does_not_answer_is_temporary(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_DSN", "postgresql://someone:hidden@127.0.0.1:1/gateway")
+    code, _, err = await cli("books")
+    assert code == Exit.TEMPORARY
+    assert "hidden" not in err
+
+
+async def test_an_unforeseen_error_is_one_line_and_a_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("gateway.cli.books.read_books", broken)
+    code, _, err = await cli("books")
+    assert (code, err.count("\n")) == (Exit.BUG, 1)
+    trace = Path(err.split("the trace is in ")[1].split(":")[0])
+    assert "ZeroDivisionError: oops" in trace.read_text()
+    trace.unlink()
+
+
+async def test_check_config_names_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
+    assert (await cli.json("check-config"))["files"] == ["(built-in defaults)"]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/gateway.toml").write_text("[api]\nprt = 1\n")
+    code, _, err = await cli("check-config")
+    assert code == Exit.CONFIG
+    assert 'config/gateway.toml:2: api.prt: unknown key; did you mean "port"?' in err
+
+
+async def test_check_config_shows_what_holds_for_a_domain_and_why(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text('[route]\ndefault = "127.0.0.1:2525"\n')
+    (tmp_path / "throttles.toml").write_text('[domain."a.test"]\nburst = 3\n')
+    document = await cli.json("check-config", "--config", "g.toml", "--effective", "A.test")
+    assert document["limits"]["burst"] == {"value": 3, "rule": "domain.a.test"}
+    assert document["limits"]["rate_per_s"]["rule"] == "default"
+    assert document["route"] == "127.0.0.1:2525"
+
+
+async def test_reconcile_reports_and_changes_nothing_without_an_option(cli: Cli, pool: asyncpg.Pool) -> None:
+    assert (await cli.json("reconcile"))["held"] is False
+    await accept(pool, 4)
+    await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1 WHERE id % 1024 = 0")
+    async with pool.acquire() as connection:
+        await hold_fleet(connection, "restored: for a test")
+    code, out, _ = await cli("reconcile")
+    assert code == Exit.OK
+    assert "restored: for a test" in out
+    assert "--in-doubt" in out
+    document = await cli.json("reconcile")
+    assert document["rows"] == [
+        {"state": "queued", "stream": "marketing", "n": 3, "before": 3},
+        {"state": "leased", "stream": "marketing", "n": 1, "before": 1},
+    ]
+    assert await pool.fetchval("SELECT count(*) FROM hold") == 1
+
+
+async def test_reconcile_in_doubt_leaves_what_came_later(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 4)
+    await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1, epoch = 3 WHERE id % 1024 = 0")
+    await pool.execute("UPDATE queue SET state = 'deferred' WHERE id % 1024 = 1")
+    async with pool.acquire() as connection:
+        await hold_fleet(connection, "restored")
+    await accept(pool, 2)
+    document = await cli.json("reconcile", "--in-doubt")
+    assert (document["moved"], document["released"]) == (4, True)
+    assert await pool.fetchval("SELECT count(*) FROM hold") == 0
+    rows = await pool.fetch(
+        "SELECT state::text, epoch, owner_id, doubts, count(*) FROM queue GROUP BY 1, 2, 3, 4 ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("in_doubt", 1, None, 1, 3),
+        ("in_doubt", 4, None, 1, 1),
+        ("queued", 0, None, 0, 2),
+    ]
+    assert await pool.fetchval("SELECT count(*) FROM event WHERE kind = 'in_doubt'") == 4
+    assert (await cli("books", "--deep"))[0] == Exit.OK
+
+
+async def test_reconcile_resend_lets_go_of_leases(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 4)
+    await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1, epoch = 3 WHERE id % 1024 < 2")
+    async with pool.acquire() as connection:
+        await hold_fleet(connection, "restored")
+    assert (await cli.json("reconcile", "--resend"))["moved"] == 2
+    assert await pool.fetchval("SELECT count(*) FROM queue WHERE state = 'queued'") == 4
+    assert await pool.fetchval("SELECT count(*) FROM hold") == 0
+
+
+async def accept(pool: asyncpg.Pool, count: int) -> None:
+    """Accept `count` deliveries of broadcast 7 of site 1, all in one acceptance."""
+    number = await pool.fetchval("SELECT nextval('acceptance_id')")
+    await pool.execute(
+        "INSERT INTO acceptance (id, site_id, message_id, broadcast_id, deliveries) VALUES ($1, 1, $1, 7, $2)",
+        number,
+        count,
+    )
+    await pool.execute(
+        "INSERT INTO queue (id, seq, flow_id, lane_id, site_id, message_id, broadcast_id, priority, due_at, accepted_at, expires_at, "
+        "recipient) SELECT $1 * 1024 + i, $1 * 1024 + i, 1, 1, 1, $1, 7, 1, now(), now(), now() + interval '1 day', 'a@b.test' "
+        "FROM generate_series(0, $2::int - 1) i",
+        number,
+        count,
+    )
