@@ -1,0 +1,97 @@
+"""An SMTP server that says exactly what a test wrote down, and keeps what it was told.
+
+A script is a list of steps: bytes are sent; `Until(b"…")` reads until the client has sent that; `Close` and `Reset` end the
+connection. Each connection plays the next script, the last one again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+GREETING = b"220 mx.example ESMTP\r\n"
+EHLO_PIPELINING = b"250-mx.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+EHLO_PLAIN = b"250 mx.example\r\n"
+
+
+@dataclass(frozen=True)
+class Until:
+    """Read until the client has sent this."""
+
+    marker: bytes
+
+
+class Close:
+    """Close the connection."""
+
+
+class Reset:
+    """Reset the connection (RST)."""
+
+
+Step = bytes | Until | Close | Reset
+OPENING: tuple[Step, ...] = (GREETING, Until(b"EHLO"), EHLO_PIPELINING)
+TAKEN: tuple[Step, ...] = (Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n", Until(b"\r\n.\r\n"))
+
+
+@dataclass
+class ScriptedServer:
+    """What the fixture gives: where it listens, and what each connection told it."""
+
+    port: int = 0
+    heard: list[bytearray] = field(default_factory=list[bytearray])
+
+
+@asynccontextmanager
+async def scripted(*scripts: Sequence[Step]) -> AsyncIterator[ScriptedServer]:
+    """Serve the scripts on a free port of loopback."""
+    told = ScriptedServer()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = scripts[min(len(told.heard), len(scripts) - 1)]
+        heard = bytearray()
+        told.heard.append(heard)
+        seen = 0
+        with contextlib.suppress(ConnectionError):
+            for step in script:
+                if isinstance(step, bytes):
+                    writer.write(step)
+                    await writer.drain()
+                elif isinstance(step, Until):
+                    while (at := heard.find(step.marker, seen)) < 0:
+                        data = await reader.read(65_536)
+                        if not data:
+                            return writer.close()
+                        heard += data
+                    seen = at + len(step.marker)
+                elif isinstance(step, Reset):
+                    raw: socket.socket = writer.get_extra_info("socket")
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return writer.transport.abort()
+                else:
+                    return writer.close()
+            while data := await reader.read(65_536):
+                heard += data
+            writer.close()
+        return None
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(play(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    told.port = server.sockets[0].getsockname()[1]
+    try:
+        yield told
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
