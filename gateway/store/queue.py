@@ -46,18 +46,20 @@ class ServerClock:
     def __init__(self, window_s: float = 10.0) -> None:
         self._window_s = window_s
         self._uppers: deque[tuple[float, float]] = deque()  # (received at, received at - server's reading)
+        self._difference = 0.0
 
     def observe(self, sent_at: float, server_at: float, received_at: float) -> None:
         """Take one exchange: our two monotonic readings around the server's clock (seconds since the epoch)."""
-        if self._uppers and min(upper for _, upper in self._uppers) < sent_at - server_at:
+        if self._uppers and self._difference < sent_at - server_at:
             self._uppers.clear()
         self._uppers.append((received_at, received_at - server_at))
         while self._uppers[0][0] < received_at - self._window_s:
             self._uppers.popleft()
+        self._difference = min(upper for _, upper in self._uppers)
 
     def monotonic(self, server_at: float) -> float:
         """Return the moment on our monotonic clock when the server's clock shows `server_at`; never too early."""
-        return server_at + min(upper for _, upper in self._uppers)
+        return server_at + self._difference
 
 
 class Queue:
