@@ -9,11 +9,12 @@ Flow: `read_books` → `Books`, whose `balanced` is the verdict and whose `fault
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from gateway.model.delivery import ENDED, DeliveryState
 from gateway.store.catalogue import load
 from gateway.store.pool import Connection, outages_named
 
@@ -22,6 +23,8 @@ _RAISE_MEMORY = _SQL.raise_memory
 _ACCOUNTS = _SQL.accounts
 _FAULTY_IDS = _SQL.faulty_ids
 _FAULTY_TALLIES = _SQL.faulty_tallies
+_OUTCOMES = _SQL.outcomes
+_RECIPIENTS = _SQL.recipients
 
 SINGLE_MESSAGES: Final = 0
 """The broadcast id of what was submitted message by message."""
@@ -123,6 +126,20 @@ class Books(msgspec.Struct, frozen=True):
         return found
 
 
+class Outcomes(msgspec.Struct, frozen=True):
+    """Ids of deliveries by what became of them, for a comparison with what receivers saw.
+
+    Attributes:
+        delivered: those that ended so.
+        undelivered: those that ended otherwise.
+        ever_in_doubt: those that are or were in doubt, whatever became of them since; overlaps the others.
+    """
+
+    delivered: frozenset[int]
+    undelivered: frozenset[int]
+    ever_in_doubt: frozenset[int]
+
+
 def name_of(broadcast_id: int) -> str:
     """What messages call an account."""
     return "single messages" if broadcast_id == SINGLE_MESSAGES else f"broadcast {broadcast_id}"
@@ -153,6 +170,33 @@ async def read_books(connection: Connection, *, broadcast_id: int | None = None,
         faulty_ids=tuple(FaultyIds(row["kind"], row["n"], tuple(row["ids"])) for row in ids),
         faulty_tallies=tuple(FaultyTally(**dict(row)) for row in tallies),
     )
+
+
+async def read_outcomes(connection: Connection, *, broadcast_id: int | None = None) -> Outcomes:
+    """Read what became of each delivery of one broadcast, or of all.
+
+    Raises:
+        StoreUnavailable: Postgres went away.
+    """
+    with outages_named("reading outcomes"):
+        rows = [tuple(row) for row in await connection.fetch(_OUTCOMES, broadcast_id)]
+    return Outcomes(
+        delivered=frozenset(id_ for id_, state, _ in rows if state == DeliveryState.DELIVERED),
+        undelivered=frozenset(
+            id_ for id_, state, _ in rows if state in ENDED and state != DeliveryState.DELIVERED
+        ),
+        ever_in_doubt=frozenset(id_ for id_, _, doubted in rows if doubted),
+    )
+
+
+async def read_recipients(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
+    """Read to whom some deliveries go or went; ids that nobody knows are left out.
+
+    Raises:
+        StoreUnavailable: Postgres went away.
+    """
+    with outages_named("reading recipients"):
+        return {row["id"]: row["recipient"] for row in await connection.fetch(_RECIPIENTS, list(ids))}
 
 
 def _accounts(entries: Iterable[tuple[int, str, int]]) -> tuple[Account, ...]:

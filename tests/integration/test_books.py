@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from gateway.store.books import Books, read_books
+from gateway.store.books import Books, read_books, read_outcomes, read_recipients
 
 SITE = 1
 BROADCAST = 7
@@ -177,3 +177,20 @@ async def test_a_role_that_sees_every_site_is_enough(connection: asyncpg.Connect
     await accept(connection, 4)
     await connection.execute("SET ROLE gateway_dispatch")
     assert (await read_books(connection, deep=True)).overall.accepted == 4
+
+
+async def test_outcomes_tell_delivered_undelivered_and_whatever_was_in_doubt(
+    connection: asyncpg.Connection,
+) -> None:
+    ids = await accept(connection, 6)
+    await connection.execute("UPDATE queue SET doubts = 1 WHERE id = ANY ($1)", [ids[0], ids[2], ids[4]])
+    await connection.execute("UPDATE queue SET state = 'in_doubt' WHERE id = $1", ids[4])
+    await end(connection, ids[:2])
+    await end(connection, ids[2:4], "bounced")
+    found = await read_outcomes(connection, broadcast_id=BROADCAST)
+    assert found.delivered == set(ids[:2])
+    assert found.undelivered == set(ids[2:4])
+    assert found.ever_in_doubt == {ids[0], ids[2], ids[4]}
+    assert await read_recipients(connection, [ids[0], ids[5], 1]) == {
+        id_: f"a{id_}@b.test" for id_ in (ids[0], ids[5])
+    }

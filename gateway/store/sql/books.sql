@@ -58,3 +58,15 @@ FULL JOIN (
 ) e ON e.broadcast_id = t.broadcast_id AND e.site_id = t.site_id AND e.state = t.state
 WHERE coalesce(t.n, 0) <> coalesce(e.n, 0)
 ORDER BY 1, 2, 3;
+
+-- name: outcomes
+-- Every delivery that has ended or was ever in doubt: its id, its state, and whether it ever was in doubt.
+SELECT id, state::text AS state, doubts > 0 AS doubted FROM ended WHERE $1::bigint IS NULL OR broadcast_id = $1
+UNION ALL
+SELECT id, state::text, true FROM queue WHERE doubts > 0 AND ($1::bigint IS NULL OR broadcast_id = $1);
+
+-- name: recipients
+-- To whom deliveries $1 go or went.
+SELECT id, recipient FROM queue WHERE id = ANY ($1::bigint[])
+UNION ALL
+SELECT id, recipient FROM ended WHERE id = ANY ($1::bigint[]);
