@@ -1,0 +1,1 @@
+"""Micro-benchmarks: one part of the gateway against itself under another load."""

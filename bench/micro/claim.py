@@ -1,0 +1,387 @@
+"""What a claim and its acknowledgement cost Postgres, whatever waits beside them.
+
+Each contender does the same work: batches arrive, are claimed with the batch sizes of a dispatcher, and are acknowledged as
+delivered. They differ in what stands in the queue meanwhile (nothing, 1,000,000 rows over 8 or 100,000 lanes, a throttled
+lane of 1,000,000) and in how old the planner's statistics are. What arrives goes to the lanes that were just served, so that
+the backlog stays as it is. All processes of Postgres count but the session that puts rows in; autovacuum is off for the
+queue's tables, and each run ends with a VACUUM of them and a CHECKPOINT, which count.
+
+The second part (`snapshot`) finishes a whole backlog while somebody holds an old snapshot, with autovacuum on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Final
+
+
+import msgspec
+
+from bench import cpu
+from bench.options import Options, Progress
+from bench.report import Figure, Outcome, figure, ratios
+from bench.stage import Lane, Stage, fill, make_lanes, stage, wake
+from gateway.clock import SystemClock
+from gateway.model.delivery import DeliveryState, Granted, Result
+from gateway.store import fleet
+from gateway.store.pool import connect
+from gateway.store.queue import ClaimLimits, Queue
+from gateway.throttle.shaping import Limits
+
+HELP: Final = "Postgres CPU of claim + acknowledge, against the same with an empty backlog"
+
+ROLE: Final = "gateway_dispatch"
+TABLES: Final = ("queue", "flow", "lane_state")
+BATCH: Final = 400  # rows of a claim, and of an acknowledgement: the dispatcher's defaults
+ARRIVAL: Final = 2_000
+FREE: Final = Limits(rate_per_s=100_000.0, burst=20_000, max_connections=100, max_per_dispatcher=5)
+SLOW: Final = Limits(rate_per_s=7.0, burst=1, max_connections=10, max_per_dispatcher=5)
+REACH: Final = 1.3
+REACH_SNAPSHOT: Final = 1.1
+_MAX_TRIES: Final = 20_000
+
+
+
+class Contender(msgspec.Struct, frozen=True):
+    """One state of the queue. `stats`: fresh, empty (analysed before any row was there) or old (at a hundredth)."""
+
+    name: str
+    lanes: int
+    backlog: int = 0
+    throttled: int = 0
+    stats: str = "fresh"
+    base: str = ""
+    in_turn: bool = True
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """CPU milliseconds of Postgres a delivery, in all and by what it did."""
+
+    total: float
+    claim: float
+    acknowledge: float
+    upkeep: float  # VACUUM and CHECKPOINT at the end, and all processes in the background
+    client: float
+    claims: float  # deliveries a claim
+
+
+def contenders(backlog: int, many: int) -> list[Contender]:
+    """All of them, each after what it is measured against."""
+    few, wide = "empty backlog, 8 lanes", f"empty backlog, {many:,} lanes"
+    found = [Contender(few, 8), Contender(wide, many)]
+    for stats in ("fresh", "empty", "old"):
+        found.append(Contender(f"{backlog:,} over 8 lanes, {stats} statistics", 8, backlog, stats=stats, base=few))
+    for stats in ("fresh", "empty", "old"):
+        found.append(
+            Contender(f"{backlog:,} over {many:,} lanes, {stats} statistics", many, backlog, stats=stats, base=wide)
+        )
+    found.append(Contender("empty backlog, 8 lanes, empty statistics", 8, stats="empty", base=few))
+    found.append(Contender(f"a throttled lane of {backlog:,} beside", 8, 0, throttled=backlog, base=few))
+    return found
+
+
+async def run(options: Options, tell: Progress) -> Outcome:
+    """Measure all contenders in turn, `options.runs` times."""
+    backlog, many, measured = (20_000, 2_000, 10_000) if options.quick else (1_000_000, 100_000, 100_000)
+    figures: dict[str, Figure] = {}
+    costs: dict[str, list[Cost]] = {}
+    scans = 0
+    async with stage() as own, AsyncExitStack() as stack:
+        plan = contenders(backlog, many)
+        benches: list[Bench] = []
+        for number, contender in enumerate(plan):
+            tell(f"filling: {contender.name}")
+            bench = await Bench.open(own, f"claim_{number}", contender)
+            stack.push_async_callback(bench.close)
+            benches.append(bench)
+        tell("warming up")
+        for bench in benches:
+            await bench.measure(min(measured, 5 * ARRIVAL))
+        for number in range(options.runs):
+            for bench in benches:
+                cost, scanned = await bench.measure(measured)
+                costs.setdefault(bench.contender.name, []).append(cost)
+                scans += scanned
+                tell(
+                    f"run {number + 1} of {options.runs}: {bench.contender.name}: {cost.total:.4f} ms "
+                    f"(claim {cost.claim:.4f}, acknowledge {cost.acknowledge:.4f}, upkeep {cost.upkeep:.4f})"
+                )
+    for contender in plan:
+        mine = costs[contender.name]
+        figures[contender.name] = figure([c.total for c in mine], "ms of Postgres a delivery")
+        for part in ("claim", "acknowledge", "upkeep", "client"):
+            figures[f"{contender.name}: {part}"] = figure([getattr(c, part) for c in mine], "ms a delivery")
+        figures[f"{contender.name}: deliveries a claim"] = figure([c.claims for c in mine], "deliveries")
+    for contender in plan:
+        if contender.base:
+            against = [c.total for c in costs[contender.base]]
+            figures[f"{contender.name} / empty backlog"] = figure(
+                ratios([c.total for c in costs[contender.name]], against), "times", at_most=REACH
+            )
+        if contender.lanes == many:
+            against = [c.total for c in costs[plan[0].name]]
+            figures[f"{contender.name} / empty backlog, 8 lanes"] = figure(
+                ratios([c.total for c in costs[contender.name]], against), "times"
+            )
+    figures["sequential scans of queue, flow and lane_state"] = figure([float(scans)], "scans", at_most=0)
+    settings = {
+        "backlog": backlog, "lanes": [8, many], "measured_deliveries": measured, "rows_a_claim": BATCH,
+        "rows_an_arrival": ARRIVAL, "synchronous_commit": True,
+    }  # fmt: skip
+    return Outcome(figures=figures, settings=settings)
+
+
+async def run_snapshot(options: Options, tell: Progress) -> Outcome:
+    """Finish a whole backlog, with and without an old snapshot, `options.runs` times in turn."""
+    backlog, step = (40_000, 10_000) if options.quick else (1_000_000, 100_000)
+    totals: dict[bool, list[float]] = {False: [], True: []}
+    curves: dict[bool, list[list[float]]] = {False: [], True: []}
+    scans = 0
+    async with stage() as own:
+        for number in range(options.runs):
+            for held in (False, True):
+                bench = await Bench.open(
+                    own, f"snapshot_{number}_{held}", Contender("", 8, backlog), autovacuum=True, session_first=False
+                )
+                try:
+                    total, curve, scanned = await bench.finish(backlog, step, held)
+                finally:
+                    await bench.close()
+                    await own.drop(f"snapshot_{number}_{held}")
+                totals[held].append(total)
+                curves[held].append(curve)
+                scans += scanned
+                tell(
+                    f"run {number + 1} of {options.runs}: {'old snapshot' if held else 'no snapshot'}: {total:.4f} ms; "
+                    f"by {step:,}: {' '.join(f'{x:.4f}' for x in curve)}"
+                )
+    figures = {
+        "no snapshot": figure(totals[False], "ms of Postgres a delivery"),
+        "old snapshot held": figure(totals[True], "ms of Postgres a delivery"),
+        "old snapshot / none": figure(ratios(totals[True], totals[False]), "times", at_most=REACH_SNAPSHOT),
+        f"old snapshot / none, last {step:,}": figure(
+            ratios([c[-1] for c in curves[True]], [c[-1] for c in curves[False]]), "times", at_most=REACH_SNAPSHOT
+        ),
+        "sequential scans of queue, flow and lane_state": figure([float(scans)], "scans", at_most=0),
+    }
+    series = {
+        name: [
+            {"done": (i + 1) * step, **_spread([curve[i] for curve in curves[held]])}
+            for i in range(min(len(curve) for curve in curves[held]))
+        ]
+        for held, name in ((False, "no snapshot"), (True, "old snapshot held"))
+    }
+    settings = {"backlog": backlog, "lanes": 8, "rows_a_claim": BATCH, "step": step, "autovacuum": True}
+    return Outcome(figures=figures, settings=settings, series=series)
+
+
+class Bench:
+    """One contender: its database, its four sessions, its backlog."""
+
+    def __init__(self, own: Stage, dsn: str, contender: Contender) -> None:
+        self.contender = contender
+        self._own, self._dsn = own, dsn
+        self._lanes: list[Lane] = []
+        self._by_id: dict[int, Lane] = {}
+        self._next = 1
+        self._turn = 0
+        self._owner = 0
+        # Lanes served last stay at work in a dispatcher for a moment, with room left.
+        self._busy: dict[int, int] = {}
+
+    @classmethod
+    async def open(
+        cls, own: Stage, name: str, contender: Contender, *, autovacuum: bool = False, session_first: bool = True
+    ) -> Bench:
+        """Make and fill its database, and open its sessions.
+
+        With `session_first` the sessions have run on the empty queue before it is filled: what they planned then stays
+        planned until the statistics change.
+        """
+        self = cls(own, await own.database(name), contender)
+        self._admin = await connect(self._dsn, application_name="bench admin")
+        self._filler = await connect(self._dsn, application_name="bench filler")
+        self._claimer = await connect(self._dsn, role=ROLE, application_name="bench claim")
+        self._acker = await connect(self._dsn, role=ROLE, application_name="bench acknowledge")
+        self._pids = {
+            name: int(await connection.fetchval("select pg_backend_pid()"))
+            for name, connection in (("admin", self._admin), ("filler", self._filler), ("claim", self._claimer), ("ack", self._acker))
+        }  # fmt: skip
+        if not autovacuum:
+            for table in TABLES:
+                await self._admin.execute(f"alter table {table} set (autovacuum_enabled = off)")
+        await self._admin.execute(f"vacuum analyze {', '.join(TABLES)}")
+        self._owner = await fleet.register(self._claimer, name, 1)
+        self._queue = Queue(self._owner, SystemClock(), late_tolerance_s=60.0)
+        await self._fill(session_first)
+        return self
+
+    async def close(self) -> None:
+        """Close its sessions."""
+        for connection in (self._claimer, self._acker, self._filler, self._admin):
+            await connection.close(timeout=10)
+
+    async def measure(self, deliveries: int) -> tuple[Cost, int]:
+        """Let so many arrive, be claimed and be acknowledged; what that cost, and how many sequential scans it took."""
+        scans = await self._scans()
+        before = self._read()
+        client = claims = 0.0
+        done = 0
+        while done < deliveries:
+            await self._arrive()
+            started = time.process_time()
+            claimed, made = await self._serve(ARRIVAL)
+            client += time.process_time() - started
+            done += claimed
+            claims += made
+        scans = await self._scans() - scans
+        await self._admin.execute(f"vacuum {', '.join(TABLES)}, ended, tally", timeout=600)
+        await self._admin.execute("checkpoint", timeout=600)
+        spent = {name: (after - before[name]) * 1000 / done for name, after in self._read().items()}
+        total = spent["all"]
+        cost = Cost(
+            total, spent["claim"], spent["ack"], total - spent["claim"] - spent["ack"], client * 1000 / done, done / claims
+        )
+        return cost, scans
+
+    async def finish(self, backlog: int, step: int, held: bool) -> tuple[float, list[float], int]:
+        """Claim and acknowledge the whole backlog; the cost in all (with a VACUUM at the end), by `step`, and the scans."""
+        await self._admin.execute(f"vacuum analyze {', '.join(TABLES)}", timeout=600)
+        await self._admin.execute("checkpoint", timeout=600)
+        await self._serve(BATCH)
+        holder = await connect(self._dsn, application_name="bench snapshot")
+        try:
+            if held:
+                await holder.execute("begin isolation level repeatable read")
+                for table in TABLES:
+                    await holder.fetchval(f"select count(*) from (select from {table} limit 1000) x")
+            scans = await self._scans()
+            marks, done, next_mark = [self._read()["all"]], 0, step
+            left = backlog - BATCH
+            while done < left:
+                claimed, _ = await self._serve(min(ARRIVAL, left - done))
+                done += claimed
+                if done >= next_mark or done >= left:
+                    marks.append(self._read()["all"])
+                    next_mark += step
+            scans = await self._scans() - scans
+            if held:
+                await holder.execute("commit")
+        finally:
+            await holder.close()
+        await self._admin.execute(f"vacuum {', '.join(TABLES)}, ended, tally", timeout=600)
+        await self._admin.execute("checkpoint", timeout=600)
+        total = (self._read()["all"] - marks[0]) * 1000 / left
+        curve = [(b - a) * 1000 / step for a, b in pairwise(marks)]
+        curve[-1] *= step / (left - step * (len(curve) - 1))
+        return total, curve, scans
+
+    async def _fill(self, session_first: bool) -> None:
+        contender = self.contender
+        domains = [f"d{i:06}.test" for i in range(contender.lanes)]
+        self._lanes = await make_lanes(self._filler, domains, FREE)
+        self._by_id = {lane.lane_id: lane for lane in self._lanes}
+        if session_first:
+            for _ in range(3):
+                await self._arrive()
+                await self._serve(ARRIVAL)
+        slow = await make_lanes(self._filler, ["slow.test"], SLOW) if contender.throttled else []
+        for lanes, count in ((self._lanes, contender.backlog), (slow, contender.throttled)):
+            if not count:
+                continue
+            first = self._next
+            early = count // 100 if contender.stats == "old" else 0
+            if early:
+                self._next = await fill(self._filler, lanes, self._next, early, in_turn=contender.in_turn)
+                await self._analyse()
+            self._next = await fill(self._filler, lanes, self._next, count - early, in_turn=contender.in_turn)
+            await wake(self._filler, lanes, first)
+        if contender.stats == "fresh":
+            if not contender.backlog:  # its statistics are those of what it sees when it is at work: one arrival
+                await self._arrive()
+            await self._analyse()
+            if not contender.backlog:
+                await self._serve(ARRIVAL)
+
+    async def _analyse(self) -> None:
+        await self._admin.execute(f"vacuum analyze {', '.join(TABLES)}", timeout=600)
+
+    async def _arrive(self) -> None:
+        """Put one arrival into the lanes that were served last; at first into the next ones in turn."""
+        if self.contender.lanes <= BATCH:
+            lanes: Sequence[Lane] = self._lanes
+        elif self.contender.backlog and self._served:
+            lanes = self._served
+        else:
+            count = ARRIVAL // 10
+            lanes = [self._lanes[(self._turn + i) % len(self._lanes)] for i in range(count)]
+            self._turn += count
+        first = self._next
+        self._next = await fill(self._filler, lanes, first, ARRIVAL)
+        await wake(self._filler, lanes, first)
+
+    _served: Sequence[Lane] = ()
+
+    async def _serve(self, wanted: int) -> tuple[int, int]:
+        """Claim and acknowledge at least `wanted`; (deliveries, claims)."""
+        few = self.contender.lanes <= BATCH
+        credit = BATCH // self.contender.lanes if few else 20
+        limits = ClaimLimits(rows=BATCH, rows_per_lane=credit, slots=5, lanes=100)
+        busy = {lane.lane_id: credit for lane in self._lanes} if few else self._busy
+        done = claims = 0
+        served: dict[int, Lane] = {}
+        for _ in range(_MAX_TRIES):
+            grants = await self._queue.claim(self._claimer, limits, alive=[self._owner], busy=busy)
+            claims += 1
+            results = _results(grants)
+            if results:
+                done += await self._queue.acknowledge(self._acker, results)
+                served.update((g.lane_id, self._by_id[g.lane_id]) for g in grants if g.lane_id in self._by_id)
+            if not few:
+                busy = self._busy = {grant.lane_id: 10 for grant in grants}
+            if done >= wanted:
+                self._served = list(served.values())
+                return done, claims
+        raise RuntimeError(f"{claims} claims gave {done} of {wanted} deliveries: {self.contender.name}")
+
+    def _read(self) -> dict[str, float]:
+        """CPU seconds so far: all of Postgres but the filler, and two sessions of it."""
+        return {
+            "all": cpu.tree_cpu_s(self._own.postgres_pid, without=(self._pids["filler"],)),
+            "claim": cpu.process_cpu_s(self._pids["claim"]),
+            "ack": cpu.process_cpu_s(self._pids["ack"]),
+        }
+
+    async def _scans(self) -> int:
+        """Sequential scans of the queue's tables so far; every session first tells what it did."""
+        for connection in (self._claimer, self._acker, self._filler):
+            await connection.execute("select pg_stat_force_next_flush()")
+            await connection.execute("select 1")
+        await self._admin.execute("select pg_stat_clear_snapshot()")
+        return int(
+            await self._admin.fetchval(
+                "select sum(seq_scan) from pg_stat_user_tables where relname = any ($1::text[])", list(TABLES)
+            )
+        )
+
+
+def _results(grants: Sequence[Granted]) -> list[Result]:
+    return [
+        Result(
+            delivery.id, delivery.epoch, DeliveryState.DELIVERED, code=250, enhanced="2.0.0", reply="ok: queued as 12345",
+            bounce_class="ok",
+        )
+        for grant in grants
+        for delivery in grant.deliveries
+    ]  # fmt: skip
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    one: Figure = figure(values, "ms")
+    return {"median": one.median, "min": one.min, "max": one.max}
+
+
+
