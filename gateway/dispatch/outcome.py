@@ -89,6 +89,7 @@ class Acknowledger:
         self._interval_s, self._rows = config.ack_interval_ms / 1000, config.ack_rows
         self._waiting: list[Result] = []
         self._writing: Sequence[Result] = ()
+        self._something = asyncio.Event()  # there is a backlog
         self._full = asyncio.Event()
         self._log = get_logger()
 
@@ -104,17 +105,17 @@ class Acknowledger:
     def put(self, result: Result) -> None:
         """Take an outcome; it is told soon."""
         self._waiting.append(result)
+        self._something.set()
         if len(self._waiting) >= self._rows:
             self._full.set()
 
     async def run(self) -> None:
         """Tell until cancelled; then `flush`."""
         while True:
+            await self._something.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self._full.wait(), self._interval_s if self._waiting else 10 * self._interval_s
-                )
-            if self._waiting and not await self._write():
+                await asyncio.wait_for(self._full.wait(), self._interval_s)
+            if not await self._write():
                 await self._clock.sleep(0.5)
 
     async def flush(self, attempts: int = 20) -> bool:
@@ -145,6 +146,8 @@ class Acknowledger:
             return False
         self._journal.acknowledged(result.id for result in self._writing)
         self._writing = ()
-        if len(self._waiting) >= self._rows:
+        if not self._waiting:
+            self._something.clear()
+        elif len(self._waiting) >= self._rows:
             self._full.set()
         return True
