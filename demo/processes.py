@@ -38,6 +38,12 @@ class Program:
     ) -> None:
         """Start `python -m module options…` from the repository's root and wait until it is ready.
 
+        Args:
+            module: the program.
+            options: its command line.
+            log_path: appended to.
+            env: its environment; ours by default.
+
         Raises:
             ProgramError: it ended first, or took too long.
         """
@@ -48,7 +54,7 @@ class Program:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
                 cwd=ROOT,
-                env={**os.environ, **(env or {})},
+                env=env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

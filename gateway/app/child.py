@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Protocol, cast
 
 import uvloop
 
+from gateway import __version__
 from gateway.app.brief import Brief, decode
 from gateway.app.exits import Exit, exit_code
 from gateway.app.lifeline import die_with_parent, hold
@@ -49,9 +49,7 @@ async def _live(brief: Brief) -> Exit:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     hold(0, lambda: loop.call_soon_threadsafe(stop.set), exit_code=Exit.TEMPORARY)
-    log.info(
-        Event.PROCESS_STARTED, role=brief.role.value, pid=os.getpid(), version=version("delivery-gateway")
-    )
+    log.info(Event.PROCESS_STARTED, role=brief.role.value, pid=os.getpid(), version=__version__)
     try:
         # By name: a process loads its own role's packages and no other's.
         role = cast("RoleModule", import_module(f"gateway.app.roles.{brief.role}"))

@@ -48,7 +48,7 @@ async def create(
             await get_site(opened, site_id)
         key, secret = await issue_key(opened, site_id, name, wanted)
     if common.json:
-        print_json(_document(key) | {"secret": secret})
+        print_json(_document(key) | {"key": secret})
     else:
         say(f"{secret}\n(shown this once; {encode(Prefix.KEY, key.id)} names it)")
 

@@ -13,12 +13,12 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from cyclopts import App, CycloptsError
 
+from gateway import __version__
 from gateway.app.exits import Exit, exit_code
 from gateway.cli.common import UsageError
 from gateway.errors import GatewayError
@@ -45,7 +45,7 @@ def make_app(asked: str = "") -> App:
     app = App(
         name="gateway",
         help="A delivery gateway: control API, Postgres queue, DKIM, SMTP.",
-        version=version("delivery-gateway"),
+        version=__version__,
         help_format="plaintext",
         result_action="return_value",
     )

@@ -57,7 +57,14 @@ class Ground:
 
     def run(self, *options: str) -> Program:
         return Program(
-            "gateway.cli", "run", "--roles", "listen", "--json", *options, log_path=self.log, env=self.env
+            "gateway.cli",
+            "run",
+            "--roles",
+            "listen",
+            "--json",
+            *options,
+            log_path=self.log,
+            env={**os.environ, **self.env},
         )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -117,9 +117,9 @@ async def test_sites_and_keys(cli: Cli, pool: asyncpg.Pool) -> None:
     assert [found["name"] for found in await cli.json("sites", "list")] == ["Velaro"]
     key = await cli.json("keys", "create", "--site", site["id"], "--scopes", "send,read", "--name", "app")
     assert (key["site"], key["scopes"]) == (site["id"], ["send", "read"])
-    assert key["secret"].startswith(f"gw_{key['prefix']}_")
+    assert key["key"].startswith(f"gw_{key['prefix']}_")
     listed = await cli("keys", "list", "--site", site["id"])
-    assert key["secret"] not in listed[1]
+    assert key["key"] not in listed[1]
     assert key["id"] in listed[1]
     await cli.json("keys", "revoke", key["id"])
     assert await pool.fetchval("SELECT revoked_at FROM api_key") is not None
