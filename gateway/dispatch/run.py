@@ -151,12 +151,8 @@ class Dispatcher:
             await feeding
             await self._feeder.drain(self._attempts, self._config.dispatch.grace_s)
             acknowledging.cancel()
-            if await self._acknowledger.flush() and not self._feeder.held:
-                async with self._pool.acquire() as connection:
-                    closed = await fleet.close(connection, self._incarnation)
-                self._journal.close()
-                if closed:
-                    journals.remove(self._journal_dir, self._incarnation)
+            if await self._acknowledger.flush():
+                await self._close()
             self._log.info(Event.DISPATCHER_STOPPED, incarnation=self._incarnation)
         except Fenced as error:
             self._log.error(Event.DISPATCHER_FENCED, incarnation=self._incarnation, error=str(error))
@@ -168,6 +164,17 @@ class Dispatcher:
             await asyncio.wait({*tasks, stopping})
             self._failure.cancel()
             self._journal.close()
+
+    async def _close(self) -> None:
+        """Leave nothing behind: what the grace time cut off between its dot and the reply is in doubt at once."""
+        async with self._pool.acquire() as connection:
+            if not await fleet.close(connection, self._incarnation):
+                await fleet.bury(connection, self._incarnation)
+                await self._rescuer.take_over(self._incarnation, has_journal=True)
+            closed = await fleet.status(connection, self._incarnation) == "closed"
+        self._journal.close()
+        if closed:
+            journals.remove(self._journal_dir, self._incarnation)
 
     def _fail(self, error: BaseException) -> None:
         if not self._failure.done():

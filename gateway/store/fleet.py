@@ -98,7 +98,7 @@ async def rescue(
 
 
 async def close(connection: Connection, incarnation: int) -> bool:
-    """End an incarnation that left nothing behind; False when peers called it dead before."""
+    """End an incarnation that left nothing behind; False when it holds something still, or peers called it dead."""
     with outages_named("closing the incarnation"):
         return await connection.fetchval(_SQL.close, incarnation) is not None
 

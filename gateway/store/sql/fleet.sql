@@ -27,8 +27,9 @@ select id from incarnation where id = $1 and status = 'dead' for update skip loc
 select state, n from rescue($1, $2, $3, $4, $5, $6, $7);
 
 -- name: close
--- End of a life that left nothing behind; gives its id, or nothing when peers called it dead before.
-update incarnation set status = 'closed', ended_at = clock_timestamp() where id = $1 and status = 'live' returning id;
+-- End of a life that left nothing behind; gives its id, or nothing: it holds something still, or peers called it dead.
+update incarnation set status = 'closed', ended_at = clock_timestamp()
+ where id = $1 and status = 'live' and not exists (select from queue q where q.owner_id = $1 and q.state = 'leased') returning id;
 
 -- name: status
 -- Where an incarnation stands.
