@@ -72,8 +72,11 @@ CREATE FUNCTION public.acknowledge(p_owner integer, p_ids bigint[], p_epochs int
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-declare v_ended integer := 0; v_kept integer := 0; v_late integer := 0;
+declare
+    v_ended integer := 0; v_kept integer := 0; v_late integer := 0;
+    v_dead bigint[]; v_dead_sites integer[]; v_dead_keys text[];
 begin
     with r as materialized (
         select * from unnest(p_ids, p_epochs, p_outcomes, p_counts, p_codes, p_enhanced, p_replies, p_classes)
@@ -94,7 +97,9 @@ begin
         select broadcast_id, site_id, outcome, p_owner % 64, count(*) from gone group by 1, 2, 3 order by 1, 2, 3
         on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n
     )
-    select count(*) into v_ended from gone;
+    select count(*), array_agg(g.id) filter (where g.outcome = 'bounced'), array_agg(g.site_id) filter (where g.outcome = 'bounced'),
+           array_agg(lower(g.recipient)) filter (where g.outcome = 'bounced')
+      into v_ended, v_dead, v_dead_sites, v_dead_keys from gone g;
 
     if 'deferred' = any (p_outcomes) or 'in_doubt' = any (p_outcomes) then
         with r as materialized (
@@ -115,10 +120,11 @@ begin
         select count(*) into v_kept from kept;
     end if;
 
-    if cardinality(array_remove(p_suppress, null)) > 0 then
+    -- Only what has just bounced here: a look into `ended` would go through every day's partition.
+    if v_dead is not null and cardinality(array_remove(p_suppress, null)) > 0 then
         with bad as (
-            select e.site_id, lower(e.recipient) as email_key, s.reason, s.id, e.reply from unnest(p_ids, p_suppress) s(id, reason)
-              join ended e on e.id = s.id and e.id = any (p_ids) and e.state = 'bounced' where s.reason is not null
+            select d.site_id, d.email_key, s.reason, s.id, s.reply from unnest(p_ids, p_suppress, p_replies) s(id, reason, reply)
+              join unnest(v_dead, v_dead_sites, v_dead_keys) d(id, site_id, email_key) on d.id = s.id where s.reason is not null
         ), listed as (
             insert into suppression (site_id, email_key, scope, reason, evidence, delivery_id)
             select site_id, email_key, 'all', reason, coalesce(left(reply, 300), ''), id from bad
@@ -162,8 +168,10 @@ begin
         v_count := end_deliveries(v_ids, 'cancelled', p_shard, '{queued}', 'its broadcast was cancelled');
     end if;
     select array_agg(x.id) into v_ids from (
-        select q.id from queue q where q.state in ('deferred', 'in_doubt') and q.state = 'deferred' and q.broadcast_id = p_broadcast
-         limit p_limit for update skip locked) x;
+        select q.id from flow f cross join lateral (
+            select q.id from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') and q.state = 'deferred'
+             limit p_limit for update skip locked) q
+         where f.broadcast_id = p_broadcast limit p_limit) x;
     if v_ids is not null then
         v_count := v_count + end_deliveries(v_ids, 'cancelled', p_shard, '{deferred}', 'its broadcast was cancelled');
     end if;
@@ -176,21 +184,18 @@ CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer
     SET enable_bitmapscan TO 'off'
     SET enable_sort TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
     quantum_s constant double precision := 0.25;   -- how far ahead a grant may borrow
     flows_looked_at constant integer := 16;
     v_now timestamptz := clock_timestamp();
-    v_held_broadcasts bigint[]; v_held_sites bigint[]; v_fleet boolean;
+    v_held_broadcasts bigint[]; v_held_sites bigint[];
     v_lane integer[]; v_ct tid[]; v_n integer[]; v_t0 timestamptz[]; v_rate double precision[]; v_burst double precision[];
     v_v0 double precision[]; v_v1 double precision[]; v_slots integer[];
 begin
-    select coalesce(array_agg(h.ref) filter (where h.kind = 'broadcast'), '{}'),
-           coalesce(array_agg(h.ref) filter (where h.kind = 'site'), '{}'),
-           coalesce(bool_or(h.kind = 'fleet'), false)
-      into v_held_broadcasts, v_held_sites, v_fleet from hold h where h.until_at is null or h.until_at > v_now;
-    if v_fleet then return; end if;
+    if exists (select from hold h where h.kind = 'fleet' and (h.until_at is null or h.until_at > v_now)) then return; end if;
 
     with urgent as materialized (
         select l.ctid as ct, l.lane_id, l.rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 0 as class
@@ -227,13 +232,19 @@ begin
       from summed where before < p_total;
     if v_lane is null then return; end if;
 
+    -- Under the lanes' locks: a hold that is seen here was still there when they were taken, so whoever lifts it wakes the
+    -- lanes after us; read before, it could put to sleep what has just been resumed.
+    select coalesce(array_agg(h.ref) filter (where h.kind = 'broadcast'), '{}'), coalesce(array_agg(h.ref) filter (where h.kind = 'site'), '{}')
+      into v_held_broadcasts, v_held_sites from hold h where h.until_at is null or h.until_at > v_now;
+
     return query
     with granted as materialized (
         select * from unnest(v_lane, v_ct, v_n, v_t0, v_rate, v_burst, v_v0, v_v1, v_slots)
             as g(lane, ct, n, t0, rate, burst, v0, v1, slots)
     ), flows as materialized (
         select g.lane, g.n, x.*, case when x.held then 0
-               else least(g.n, case when count(*) over same = 1 then g.n else ceil(2.0 * g.n / count(*) over same)::integer + 1 end) end as lim
+               else least(g.n, case when count(*) over same = 1 then g.n else ceil(2 * g.n * x.weight / sum(x.weight) over same)::integer + 1 end)
+               end as lim
           from granted g cross join lateral (
             select f.ctid as fct, f.id as flow, f.priority as prio, f.weight, f.floor,
                    greatest(f.vtag, case f.priority when 0 then g.v0 else g.v1 end) as tag,
@@ -254,18 +265,21 @@ begin
         select * from (select c.*, row_number() over (partition by c.lane order by c.prio, c.start, c.qid) as place
                          from candidates c) z where z.place <= z.n
     ), used as materialized (
-        select f.lane, f.flow, f.fct, f.prio, f.weight, f.held, f.tag, coalesce(p.k, 0) as k, p.last_start, p.last_seq,
+        select f.lane, f.fct, f.prio, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
                case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more
           from flows f
           left join (select flow, count(*) k from candidates group by flow) c on c.flow = f.flow
           left join (select flow, count(*) k, max(start) last_start, max(seq) last_seq from picked group by flow) p on p.flow = f.flow
     ), flow_update as (
         update flow f set active = u.more, used_at = v_now,
-               vtag = coalesce(u.last_start + 1 / u.weight, f.vtag), floor = coalesce(u.last_seq, f.floor)
+               vtag = case when u.k > 0 then u.next_start else f.vtag end, floor = coalesce(u.last_seq, f.floor)
           from used u where f.ctid = u.fct and (u.k > 0 or not u.more)
     ), by_lane as materialized (
         select u.lane, sum(u.k) as k, bool_or(u.more) as more, count(*) as looked_at, bool_or(u.more and u.prio = 0) as urgent_more,
-               min(u.last_start) filter (where u.prio = 0) as v0, min(u.last_start) filter (where u.prio = 1) as v1
+               -- The virtual time is where the next in line starts; only who still waits can hold it back. With the lowest start
+               -- that was served, a site that trickles kept it down, and a newcomer then went before everybody for hours.
+               coalesce(min(u.next_start) filter (where u.prio = 0 and u.more), max(u.next_start) filter (where u.prio = 0 and u.k > 0)) as v0,
+               coalesce(min(u.next_start) filter (where u.prio = 1 and u.more), max(u.next_start) filter (where u.prio = 1 and u.k > 0)) as v1
           from used u group by u.lane
     ), lane_update as (
         update lane_state l set
@@ -280,7 +294,8 @@ begin
                urgent = case when g.n = 0 then l.urgent else coalesce(b.urgent_more, false) end,
                vtime = array[greatest(g.v0, coalesce(b.v0, g.v0)), greatest(g.v1, coalesce(b.v1, g.v1))],
                used_at = v_now,
-               slots = case when b.k is null or l.slots = array[p_owner, g.slots] then l.slots else
+               -- only who gets rows has the slots: nobody else would give them back
+               slots = case when coalesce(b.k, 0) = 0 or l.slots = array[p_owner, g.slots] then l.slots else
                    array[p_owner, g.slots] || (select coalesce(array_agg(e order by i, w), '{}') from (
                        select i, w, l.slots[i + w] as e from generate_series(1, cardinality(l.slots), 2) i, generate_series(0, 1) w
                         where l.slots[i] <> p_owner and l.slots[i] = any (p_alive)) kept) end
@@ -292,13 +307,14 @@ begin
         returning q.id, q.epoch, q.lane_id, q.flow_id, q.site_id, q.message_id, q.broadcast_id, q.priority, q.attempts, q.crashes,
                   q.doubts, q.recipient, q.variables, q.accepted_at, q.expires_at
     )
-    select t.id, t.epoch, t.lane_id, t.flow_id, t.site_id, t.message_id, t.broadcast_id, t.priority, t.attempts, t.crashes, t.doubts,
+    (select t.id, t.epoch, t.lane_id, t.flow_id, t.site_id, t.message_id, t.broadcast_id, t.priority, t.attempts, t.crashes, t.doubts,
            t.recipient, t.variables, t.accepted_at, t.expires_at,
            exists (select from suppression s where s.site_id = t.site_id and s.email_key = lower(t.recipient)
                       and (s.scope = 'all' or t.priority = 1)),
            extract(epoch from g.t0)::double precision + (p.place - g.burst) / g.rate,
            extract(epoch from v_now)::double precision, g.rate, g.burst, g.slots
       from taken t join picked p on p.qid = t.id join granted g on g.lane = p.lane
+     order by p.lane, p.place)
     union all
     select null, null, g.lane, null, null, null, null, null, null, null, null, null, null, null, null, null,
            null, extract(epoch from v_now)::double precision, g.rate, g.burst, 0
@@ -349,17 +365,22 @@ end $$;
 CREATE FUNCTION public.ensure_lanes(p_domains text[], p_rates double precision[], p_bursts double precision[], p_connections integer[]) RETURNS TABLE(domain text, lane_id integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
 #variable_conflict use_column
 begin
-    with wanted as (
-        select w.* from unnest(p_domains, p_rates, p_bursts, p_connections) w(domain, rate, burst, connections)
-         where not exists (select from domain_lane d where d.domain = w.domain) order by w.domain
-    ), made as (
-        insert into lane (name) select domain from wanted order by domain on conflict (name, source) do nothing returning id, name
-    )
+    insert into lane (name)
+    select w.domain from unnest(p_domains) w(domain)
+     where not exists (select from domain_lane d where d.domain = w.domain) order by w.domain on conflict do nothing;
+    -- A second statement, by the index of names: joined to what the first one returned it took time squared (100,000 domains).
     insert into lane_state (lane_id, rate_per_s, burst, max_connections)
-    select m.id, w.rate, w.burst, w.connections from made m join wanted w on w.domain = m.name;
+    select distinct on (l.id) l.id, w.rate, w.burst, w.connections
+      from unnest(p_domains, p_rates, p_bursts, p_connections) w(domain, rate, burst, connections)
+      join lane l on l.name = w.domain and l.source = ''
+     where not exists (select from domain_lane d where d.domain = w.domain)
+       and not exists (select from lane_state s where s.lane_id = l.id);
     insert into domain_lane (domain, lane_id)
     select w.domain, l.id from unnest(p_domains) w(domain) join lane l on l.name = w.domain and l.source = ''
      order by w.domain on conflict do nothing;
@@ -446,12 +467,14 @@ $$;
 
 CREATE FUNCTION public.reap(p_flow_idle interval, p_lane_idle interval, p_limit integer) RETURNS integer
     LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
     AS $$
 declare v_flows integer; v_lanes integer;
 begin
     with old as (
         select f.id from flow f where not f.active and f.used_at < now() - p_flow_idle
            and not exists (select from queue q where q.flow_id = f.id and q.state = 'queued')
+           and not exists (select from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt'))
          limit p_limit for update skip locked), gone as (delete from flow f using old where f.id = old.id returning 1)
     select count(*) into v_flows from gone;
     with old as (
@@ -550,6 +573,50 @@ begin
         union all select 'quarantined', v_quarantined::bigint where v_quarantined > 0;
 end $$;
 
+CREATE FUNCTION public.submit(p_site integer, p_key text, p_hash bytea, p_status smallint, p_answer bytea, p_accepted timestamp with time zone, p_messages bigint[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare v_places integer[]; v_first integer; v_last integer; v_all constant integer := cardinality(p_ids);
+begin
+    perform set_config('gateway.site_id', p_site::text, true);
+    replayed := false;
+    while p_key is not null loop
+        insert into idempotency (site_id, key, body_hash, status, answer) values (p_site, p_key, p_hash, p_status, p_answer)
+        on conflict do nothing;
+        exit when found;
+        select true, i.body_hash, i.status, i.answer, i.suppressed into replayed, body_hash, status, answer, suppressed
+          from idempotency i where i.site_id = p_site and i.key = p_key;
+        if found then return; end if;   -- else it was too old and has just been removed: the key is free
+        replayed := false;
+    end loop;
+
+    insert into message (id, site_id, domain_id, stream, sender, reply_to, subject, html, text, headers, template, created_at)
+    select m.id, p_site, m.domain, m.stream, m.sender, m.reply_to, m.subject, m.html, m.text, m.headers::jsonb, m.template, p_accepted
+      from unnest(p_messages, p_domains, p_streams, p_senders, p_reply_tos, p_subjects, p_htmls, p_texts, p_headers, p_templates)
+        as m(id, domain, stream, sender, reply_to, subject, html, text, headers, template);
+
+    suppressed := '{}';
+    if p_urgent in (0, v_all) then
+        v_places := accept_deliveries(p_site, 0, case when p_urgent > 0 then 0 else 1 end::smallint, p_accepted, p_ids, p_of, p_recipients,
+                                      p_variables, p_lanes, p_flows, p_due, p_expires);
+        if v_places <> '{}' then
+            select array_agg(p_ids[place]) into suppressed from unnest(v_places) place;
+        end if;
+    else
+        for v_priority in 0..1 loop
+            v_first := case v_priority when 0 then 1 else p_urgent + 1 end;
+            v_last := case v_priority when 0 then p_urgent else v_all end;
+            v_places := accept_deliveries(
+                p_site, 0, v_priority::smallint, p_accepted, p_ids[v_first:v_last], p_of[v_first:v_last], p_recipients[v_first:v_last],
+                p_variables[v_first:v_last], p_lanes[v_first:v_last], p_flows[v_first:v_last], p_due[v_first:v_last], p_expires[v_first:v_last]);
+            suppressed := suppressed || coalesce((select array_agg(p_ids[v_first - 1 + place]) from unnest(v_places) place), '{}');
+        end loop;
+    end if;
+    if p_key is not null and suppressed <> '{}' then
+        update idempotency i set suppressed = submit.suppressed where i.site_id = p_site and i.key = p_key;
+    end if;
+end $$;
+
 CREATE FUNCTION public.suspend_lanes(p_lanes integer[], p_seconds double precision[], p_why text[]) RETURNS void
     LANGUAGE sql
     SET enable_seqscan TO 'off'
@@ -566,7 +633,7 @@ CREATE FUNCTION public.sweep() RETURNS integer
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS $$
-declare v_flows bigint[]; v_seqs bigint[]; v_orphans bigint[];
+declare v_flows bigint[]; v_seqs bigint[]; v_orphans bigint[]; v_domains text[];
 begin
     with recursive t as (
         (select q.flow_id from queue q where q.state = 'queued' order by q.flow_id limit 1)
@@ -577,25 +644,41 @@ begin
         select t.flow_id, (select q.seq from queue q where q.state = 'queued' and q.flow_id = t.flow_id order by q.seq, q.id limit 1) as seq
           from t where t.flow_id is not null
     )
-    select array_agg(d.flow_id) filter (where f.id is not null), array_agg(d.seq) filter (where f.id is not null),
-           array_agg(d.flow_id) filter (where f.id is null)
+    select array_agg(d.flow_id) filter (where l.lane_id is not null), array_agg(d.seq) filter (where l.lane_id is not null),
+           array_agg(d.flow_id) filter (where l.lane_id is null)
       into v_flows, v_seqs, v_orphans
       from found d left join flow f on f.id = d.flow_id left join lane_state l on l.lane_id = f.lane_id
-     where d.seq is not null and (f.id is null
+     where d.seq is not null and (l.lane_id is null
         or ((not f.active or f.floor > d.seq or l.next_due = 'infinity' or (f.priority = 0 and not l.urgent))
-            and not exists (select from hold h where (h.kind = 'broadcast' and h.ref = f.broadcast_id)
-                               or (h.kind = 'site' and h.ref = f.site_id))));
+            and not exists (select from hold h where (h.until_at is null or h.until_at > clock_timestamp())
+                               and ((h.kind = 'broadcast' and h.ref = f.broadcast_id) or (h.kind = 'site' and h.ref = f.site_id)))));
     if v_orphans is not null then
+        -- Their lane may be gone too: each then takes its domain's, made with modest limits until the config's are applied.
+        select array_agg(distinct x.domain) into v_domains from (
+            select lower(split_part(q.recipient, '@', -1)) as domain from queue q
+             where q.flow_id = any (v_orphans) and q.state = 'queued' and not exists (select from lane_state l where l.lane_id = q.lane_id)
+             limit 50000) x;
+        if v_domains is not null then
+            update queue q set lane_id = e.lane_id
+              from ensure_lanes(v_domains, array_fill(10.0::float8, array[cardinality(v_domains)]),
+                                array_fill(10.0::float8, array[cardinality(v_domains)]), array_fill(2, array[cardinality(v_domains)])) e
+             where q.flow_id = any (v_orphans) and q.state = 'queued' and lower(split_part(q.recipient, '@', -1)) = e.domain
+               and not exists (select from lane_state l where l.lane_id = q.lane_id);
+        end if;
         insert into flow (lane_id, priority, site_id, broadcast_id)
         select distinct q.lane_id, q.priority, q.site_id, q.broadcast_id from unnest(v_orphans) o(id) cross join lateral (
             select q.* from queue q where q.flow_id = o.id and q.state = 'queued' limit 1) q
         on conflict do nothing;
-        update queue q set flow_id = f.id from flow f
-         where q.id in (select q2.id from queue q2 where q2.flow_id = any (v_orphans) and q2.state = 'queued' limit 50000)
-           and f.lane_id = q.lane_id and f.priority = q.priority and f.site_id = q.site_id and f.broadcast_id = q.broadcast_id;
+        with moved as (
+            update queue q set flow_id = f.id from flow f
+             where q.id in (select q2.id from queue q2 where q2.flow_id = any (v_orphans) and q2.state = 'queued' limit 50000)
+               and f.lane_id = q.lane_id and f.priority = q.priority and f.site_id = q.site_id and f.broadcast_id = q.broadcast_id
+            returning q.flow_id, q.seq)
+        select v_flows || array_agg(x.flow_id), v_seqs || array_agg(x.seq) into v_flows, v_seqs
+          from (select m.flow_id, min(m.seq) as seq from moved m group by m.flow_id) x;
     end if;
     if v_flows is not null then perform wake(v_flows, v_seqs); end if;
-    return coalesce(cardinality(v_flows), 0) + coalesce(cardinality(v_orphans), 0);
+    return coalesce(cardinality(v_flows), 0);
 end $$;
 
 CREATE FUNCTION public.touch_keys(p_ids integer[]) RETURNS void
@@ -620,6 +703,17 @@ begin
     update lane_state l set next_due = least(l.next_due, clock_timestamp()), urgent = l.urgent or w.urgent, used_at = now()
       from (select f.lane_id, bool_or(f.priority = 0) as urgent from flow f where f.id = any (p_flows) group by f.lane_id) w
      where l.lane_id = w.lane_id and (l.next_due > clock_timestamp() or (w.urgent and not l.urgent));
+end $$;
+
+CREATE FUNCTION public.wake_broadcast(p_broadcast bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    AS $$
+begin
+    if not exists (select from broadcast b where b.id = p_broadcast and (b.site_id = current_site() or is_operator())) then
+        return 0;
+    end if;
+    return wake_held(p_broadcast, 0);
 end $$;
 
 CREATE FUNCTION public.wake_held(p_broadcast bigint, p_site integer) RETURNS integer
@@ -883,7 +977,8 @@ CREATE TABLE public.idempotency (
     body_hash bytea NOT NULL,
     status smallint,
     answer bytea,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    suppressed bigint[]
 );
 
 CREATE TABLE public.import (
@@ -1221,6 +1316,8 @@ CREATE INDEX broadcast_site ON public.broadcast USING btree (site_id, id);
 
 CREATE INDEX broadcast_working ON public.broadcast USING btree (id) WHERE ((state = ANY (ARRAY['preparing'::public.broadcast_state, 'sending'::public.broadcast_state, 'paused'::public.broadcast_state, 'cancelled'::public.broadcast_state])) AND (ended_at IS NULL));
 
+CREATE INDEX contact_site ON public.contact USING btree (site_id, id);
+
 CREATE INDEX domain_lane_lane ON public.domain_lane USING btree (lane_id);
 
 CREATE INDEX domain_site ON public.domain USING btree (site_id);
@@ -1258,6 +1355,8 @@ CREATE INDEX queue_leased ON public.queue USING btree (owner_id) WHERE (state = 
 CREATE INDEX queue_ready ON public.queue USING btree (flow_id, seq, id) WHERE (state = 'queued'::public.delivery_state);
 
 CREATE INDEX queue_waiting ON public.queue USING btree (due_at) WHERE (state = ANY (ARRAY['deferred'::public.delivery_state, 'in_doubt'::public.delivery_state]));
+
+CREATE INDEX queue_waiting_flow ON public.queue USING btree (flow_id) WHERE (state = ANY (ARRAY['deferred'::public.delivery_state, 'in_doubt'::public.delivery_state]));
 
 ALTER INDEX public.ended_pkey ATTACH PARTITION public.ended_rest_pkey;
 

@@ -1,0 +1,285 @@
+"""Contacts, lists and imports of a site.
+
+Owns the rows and how a contact that comes again is merged: text that is not empty replaces, tags are added, custom fields are
+added or replaced. Must not know CSV or HTTP. Functions work in the caller's transaction (`store/tenancy.as_site`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+
+from gateway.errors import Conflict, NotFound
+from gateway.store.catalogue import load
+from gateway.store.pool import Connection
+
+_SQL = load("contacts")
+
+
+class NewContact(msgspec.Struct, frozen=True):
+    """A contact to make or to merge; `email` in wire form, `domain` lower case with A-labels."""
+
+    email: str
+    domain: str
+    first_name: str = ""
+    last_name: str = ""
+    phone: str = ""
+    tags: tuple[str, ...] = ()
+    fields: Mapping[str, object] = {}
+
+
+class Contact(msgspec.Struct, frozen=True):
+    """One contact. `fields` is a JSON object as text."""
+
+    id: int
+    email: str
+    first_name: str
+    last_name: str
+    phone: str
+    tags: list[str]
+    fields: str
+    source: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class ContactList(msgspec.Struct, frozen=True):
+    """One list and the number of its members."""
+
+    id: int
+    name: str
+    members: int
+    created_at: datetime
+
+
+class Import(msgspec.Struct, frozen=True):
+    """One import and its counts: `rows_read` = `created` + `merged` + `refused` when it is done."""
+
+    id: int
+    list_id: int | None
+    status: str
+    rows_read: int
+    created: int
+    merged: int
+    refused: int
+    detail: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class RowError(msgspec.Struct, frozen=True):
+    """Why a row, or one field of it, was refused. Lines count from 1, the header's included."""
+
+    line: int
+    column: str
+    reason: str
+    value: str = ""
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """What became of a batch of contacts."""
+
+    created: int
+    merged: int
+
+
+async def merge_contacts(
+    connection: Connection, site_id: int, list_id: int | None, contacts: Sequence[NewContact], source: str
+) -> Merged:
+    """Make or merge contacts, no address twice among them, and put them on a list."""
+    ordered = sorted(contacts, key=lambda contact: contact.email.lower())  # two imports at once: no deadlock
+    row = await connection.fetchrow(
+        _SQL.merge_contacts,
+        site_id,
+        list_id,
+        source,
+        [c.email for c in ordered],
+        [c.domain for c in ordered],
+        [c.first_name for c in ordered],
+        [c.last_name for c in ordered],
+        [c.phone for c in ordered],
+        [msgspec.json.encode(c.tags).decode() for c in ordered],
+        [msgspec.json.encode(c.fields).decode() for c in ordered],
+    )
+    assert row is not None
+    return Merged(row["created"], row["merged"])
+
+
+async def create_contact(connection: Connection, site_id: int, contact: NewContact) -> Contact:
+    """Make one contact.
+
+    Raises:
+        Conflict: the site has one with this address.
+    """
+    row = await connection.fetchrow(
+        _SQL.create_contact, site_id, contact.email, contact.domain, contact.first_name, contact.last_name, contact.phone,
+        list(contact.tags), msgspec.json.encode(contact.fields).decode(),
+    )  # fmt: skip
+    if row is None:
+        raise Conflict("there is a contact with this address already")
+    return Contact(*row)
+
+
+async def list_contacts(
+    connection: Connection, site_id: int, after: int, limit: int, email: str | None
+) -> list[Contact]:
+    """Up to `limit` contacts of a site with ids above `after`; with `email` only the one with that address."""
+    return [Contact(*row) for row in await connection.fetch(_SQL.contacts, site_id, after, limit, email)]
+
+
+async def get_contact(connection: Connection, contact_id: int) -> Contact:
+    """One contact.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    row = await connection.fetchrow(_SQL.contact, contact_id)
+    if row is None:
+        raise NotFound("no such contact")
+    return Contact(*row)
+
+
+async def delete_contact(connection: Connection, contact_id: int) -> None:
+    """Remove a contact from all lists and for good.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    if await connection.fetchval(_SQL.delete_contact, contact_id) is None:
+        raise NotFound("no such contact")
+
+
+async def create_list(connection: Connection, site_id: int, name: str) -> ContactList:
+    """Make a list.
+
+    Raises:
+        Conflict: the site has one with this name.
+    """
+    row = await connection.fetchrow(_SQL.create_list, site_id, name)
+    if row is None:
+        raise Conflict("there is a list with this name already")
+    return ContactList(*row)
+
+
+async def find_or_create_list(connection: Connection, site_id: int, name: str) -> ContactList:
+    """The list with this name, made where there is none."""
+    row = await connection.fetchrow(_SQL.create_list, site_id, name)
+    row = row or await connection.fetchrow(_SQL.list_by_name, site_id, name)
+    assert row is not None, "who just could not make it can see it"
+    return ContactList(*row)
+
+
+async def list_lists(connection: Connection, site_id: int, after: int, limit: int) -> list[ContactList]:
+    """Up to `limit` lists of a site with ids above `after`."""
+    return [ContactList(*row) for row in await connection.fetch(_SQL.lists, site_id, after, limit)]
+
+
+async def get_list(connection: Connection, list_id: int) -> ContactList:
+    """One list.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    row = await connection.fetchrow(_SQL.list, list_id)
+    if row is None:
+        raise NotFound("no such list")
+    return ContactList(*row)
+
+
+async def delete_list(connection: Connection, list_id: int) -> None:
+    """Remove a list; its contacts stay.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+        Conflict: a broadcast goes to it.
+    """
+    try:
+        gone = await connection.fetchval(_SQL.delete_list, list_id)
+    except asyncpg.ForeignKeyViolationError as error:
+        raise Conflict("a broadcast uses this list") from error
+    if gone is None:
+        raise NotFound("no such list")
+
+
+async def add_member(connection: Connection, list_id: int, contact_id: int) -> None:
+    """Put a contact on a list; again does nothing.
+
+    Raises:
+        NotFound: no such list or contact that the transaction may see.
+    """
+    if not await connection.fetchval(_SQL.add_member, list_id, contact_id):
+        raise NotFound("no such list or contact")
+
+
+async def remove_member(connection: Connection, list_id: int, contact_id: int) -> None:
+    """Take a contact off a list.
+
+    Raises:
+        NotFound: it is not on that list, or one of the two is not there.
+    """
+    if await connection.fetchval(_SQL.remove_member, list_id, contact_id) is None:
+        raise NotFound("no such member of this list")
+
+
+async def begin_import(connection: Connection, site_id: int, list_id: int | None) -> Import:
+    """Note that an import runs."""
+    row = await connection.fetchrow(_SQL.begin_import, site_id, list_id)
+    assert row is not None
+    return Import(*row)
+
+
+async def note_import(
+    connection: Connection, import_id: int, rows: int, merged: Merged, refused: int
+) -> None:
+    """Add to an import's counts, in the transaction that wrote what is counted."""
+    await connection.execute(_SQL.note_import, import_id, rows, merged.created, merged.merged, refused)
+
+
+async def end_import(connection: Connection, import_id: int, status: str, detail: str) -> Import:
+    """Say how an import ended: `completed`, or `failed` and why."""
+    row = await connection.fetchrow(_SQL.end_import, import_id, status, detail)
+    if row is None:
+        raise NotFound("no such import")
+    return Import(*row)
+
+
+async def list_imports(connection: Connection, site_id: int, after: int, limit: int) -> list[Import]:
+    """Up to `limit` imports of a site with ids above `after`."""
+    return [Import(*row) for row in await connection.fetch(_SQL.imports, site_id, after, limit)]
+
+
+async def get_import(connection: Connection, import_id: int) -> Import:
+    """One import.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    row = await connection.fetchrow(_SQL.import_, import_id)
+    if row is None:
+        raise NotFound("no such import")
+    return Import(*row)
+
+
+async def add_row_errors(
+    connection: Connection, site_id: int, import_id: int, errors: Sequence[RowError]
+) -> None:
+    """Keep why rows were refused."""
+    await connection.execute(
+        _SQL.add_row_errors,
+        site_id,
+        import_id,
+        [e.line for e in errors],
+        [e.column for e in errors],
+        [e.reason for e in errors],
+        [e.value for e in errors],
+    )
+
+
+async def list_row_errors(
+    connection: Connection, import_id: int, after: tuple[int, str], limit: int
+) -> list[RowError]:
+    """Up to `limit` errors of an import after a (line, column), in that order."""
+    return [RowError(*row) for row in await connection.fetch(_SQL.row_errors, import_id, *after, limit)]

@@ -1,0 +1,58 @@
+"""The suppression list of a site, as its people see it.
+
+Owns listing, adding and removing by hand. What bounces and complaints add is written where they are taken
+(`sql/migrations/0007_acknowledge.sql`, feedback). Functions work in the caller's transaction (`store/tenancy.as_site`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from gateway.errors import NotFound
+from gateway.store.catalogue import load
+from gateway.store.pool import Connection
+
+_SQL = load("suppressions")
+_SUPPRESSIONS = _SQL.suppressions
+_ADD_SUPPRESSION = _SQL.add_suppression
+_REMOVE_SUPPRESSION = _SQL.remove_suppression
+
+
+class Suppression(msgspec.Struct, frozen=True):
+    """Who must not be written to: in `scope` all mail, or marketing alone. `email` is in lower case."""
+
+    email: str
+    scope: str
+    reason: str
+    evidence: str
+    delivery_id: int | None
+    created_at: datetime
+
+
+async def list_suppressions(
+    connection: Connection, site_id: int, after: tuple[str, str], limit: int
+) -> list[Suppression]:
+    """Up to `limit` suppressions of a site after an (address, scope), in that order."""
+    rows = await connection.fetch(_SUPPRESSIONS, site_id, *after, limit)
+    return [Suppression(*row) for row in rows]
+
+
+async def add_suppression(
+    connection: Connection, site_id: int, email: str, scope: str, reason: str, evidence: str
+) -> Suppression:
+    """Suppress an address; one that is suppressed so already stays as it is, and is returned."""
+    row = await connection.fetchrow(_ADD_SUPPRESSION, site_id, email, scope, reason, evidence)
+    assert row is not None
+    return Suppression(*row)
+
+
+async def remove_suppression(connection: Connection, site_id: int, email: str, scope: str | None) -> None:
+    """Let an address be written to again, in one scope or in both.
+
+    Raises:
+        NotFound: it is not suppressed so.
+    """
+    if not await connection.fetchval(_REMOVE_SUPPRESSION, site_id, email, scope):
+        raise NotFound("this address is not suppressed")
