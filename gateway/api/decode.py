@@ -1,0 +1,74 @@
+"""JSON bodies into Structs, or an `Invalid` that points at what is wrong. Pure.
+
+Owns the translation of msgspec's words into JSON pointers. Must not know a resource. Strict: no text for a number, no unknown
+field (the Structs say so), no NUL anywhere (Postgres has no place for it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from gateway.api.errors import Malformed
+from gateway.errors import Invalid
+
+T = TypeVar("T")
+
+_AT: Final = re.compile(r" - at `\$?(?P<path>.*)`$", re.DOTALL)
+_FIELD: Final = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_ANYTHING: Final = msgspec.json.Decoder(Any)
+
+
+def decode(body: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a body.
+
+    Raises:
+        Malformed: it is not JSON.
+        Invalid: a field is missing, unknown, of a wrong type or out of bounds, or holds a NUL; says which.
+    """
+    try:
+        value = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Invalid([explain(str(error))]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed([("", f"not JSON: {error}" if body else "an empty body; expected JSON")]) from error
+    if b"\\u0000" in bytes(body):
+        for pointer in _nuls(_ANYTHING.decode(body), ""):
+            raise Invalid([(pointer, "a NUL character (U+0000)")])
+    return value
+
+
+def explain(message: str) -> tuple[str, str]:
+    """Split a message of msgspec into a JSON pointer and what is wrong there."""
+    at = _AT.search(message)
+    path = at["path"] if at else ""
+    text = message[: at.start()] if at else message
+    steps = [name or index for name, index in _STEP.findall(path) if index != "..."]
+    if field := _FIELD.match(text):
+        steps.append(field["name"])
+        text = "unknown field" if "unknown" in text else "required"
+    pointer = "".join("/" + escape(step) for step in steps)
+    return pointer, text[:1].lower() + text[1:].replace("`", "")
+
+
+def escape(step: str) -> str:
+    """Escape one step of a JSON pointer (RFC 6901 §3)."""
+    return step.replace("~", "~0").replace("/", "~1")
+
+
+def _nuls(value: object, pointer: str) -> Iterator[str]:
+    if isinstance(value, str):
+        if "\0" in value:
+            yield pointer
+    elif isinstance(value, Mapping):
+        for key, inner in cast(Mapping[str, object], value).items():
+            if "\0" in key:
+                yield pointer
+            yield from _nuls(inner, f"{pointer}/{escape(key)}")
+    elif isinstance(value, Sequence):
+        for index, inner in enumerate(cast(Sequence[object], value)):
+            yield from _nuls(inner, f"{pointer}/{index}")

@@ -1,0 +1,143 @@
+"""The control API as an application, and as a server that stops when it is told to.
+
+Owns what is not a resource: which routes there are, and uvicorn. Must not know what they do. Litestar finds the route,
+`api/serving` does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import Generator, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+import uvicorn
+from litestar import Litestar, Request
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+
+from gateway.api import (
+    broadcasts,
+    contacts,
+    domains,
+    errors,
+    health,
+    imports,
+    keys,
+    messages,
+    openapi,
+    sites,
+    suppressions,
+    templates,
+)
+from gateway.api.endpoint import Endpoint
+from gateway.api.services import Services, open_services
+from gateway.api.serving import Handler
+from gateway.config import Config
+from gateway.errors import GatewayError, Invalid, NotFound
+from gateway.telemetry import Metrics
+from gateway.throttle.shaping import Shaping
+
+RESOURCES: Final = (
+    health, openapi, sites, keys, domains, contacts, imports, templates, messages, broadcasts, suppressions,
+)  # fmt: skip
+_GRACE_S: Final = 10
+
+
+def endpoints() -> Sequence[Endpoint]:
+    """Every route that there is."""
+    return [endpoint for resource in RESOURCES for endpoint in resource.routes]
+
+
+def create_app(services: Services) -> Litestar:
+    """Make the application."""
+    openapi.publish(endpoints())
+    return Litestar(
+        route_handlers=[_route(endpoint, services) for endpoint in endpoints()],
+        exception_handlers={HTTPException: cast(Any, _refuse)},
+        openapi_config=None,
+        request_max_body_size=None,  # each route has its own limit
+        logging_config=None,
+    )
+
+
+async def serve_api(
+    config: Config, dsn: str, *, shaping: Shaping, stop: asyncio.Event, metrics: Metrics | None = None
+) -> None:
+    """Serve until `stop` is set; then finish what was begun, within 10 seconds.
+
+    Raises:
+        StoreUnavailable: Postgres did not answer at the start.
+        ConfigError: the envelope key cannot be read or made.
+        OSError: the address is taken, or is none of this machine's.
+    """
+    async with open_services(config, dsn, shaping=shaping, metrics=metrics) as services:
+        server = _Server(
+            uvicorn.Config(
+                create_app(services),
+                host=config.api.host,
+                port=config.api.port,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        serving = asyncio.create_task(server.serve(), name="api")
+        stopping = asyncio.create_task(stop.wait(), name="api stop")
+        # What stands now stays for good: collecting it again and again took p99 from 4 to 27 ms.
+        gc.collect()
+        gc.freeze()
+        try:
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            server.should_exit = True
+            try:
+                await serving
+            except SystemExit as error:  # uvicorn's way to say that it cannot listen
+                raise OSError(f"the API cannot listen on {config.api.host}:{config.api.port}") from error
+
+
+class _Server(uvicorn.Server):
+    """Signals are the composition root's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def _route(endpoint: Endpoint, services: Services) -> HTTPRouteHandler:
+    handler = Handler(endpoint, services)
+
+    async def serve(request: Request[Any, Any, Any]) -> ASGIResponse:
+        return await handler(request)
+
+    # The status is the answer's own; Litestar wants one that may have a body.
+    path = endpoint.path.replace("}", ":str}")
+    return HTTPRouteHandler(path, http_method=endpoint.method, status_code=200)(serve)
+
+
+def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> ASGIResponse:
+    """What Litestar refuses before a route is found: an unknown path, a method that the path does not have."""
+    problem: GatewayError = NotFound("there is nothing at this path")
+    if error.status_code == 405:
+        body = errors.ProblemBody(
+            "about:blank", "Method Not Allowed", 405, f"{request.method} is not possible at this path"
+        )
+    else:
+        body = errors.describe(problem if error.status_code == 404 else Invalid([("", error.detail)]))
+    return ASGIResponse(
+        body=msgspec.json.encode(body),
+        status_code=body.status,
+        media_type=errors.PROBLEM_JSON,
+        headers={"cache-control": "no-store"},
+    )

@@ -1,0 +1,198 @@
+"""One request from its first byte to its answer, alike for every route.
+
+Owns the order: who asks → may they → how much is it → what does it say → in a transaction of the site: was it answered before,
+the handler, store the answer → commit → tell. Must not know a resource.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+from litestar.response.base import ASGIResponse
+
+from gateway.api import errors
+from gateway.api.decode import decode
+from gateway.api.endpoint import Access, Call, Endpoint
+from gateway.api.errors import PROBLEM_JSON, TooLarge
+from gateway.api.services import Services
+from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid
+from gateway.store import idempotency
+from gateway.store.sites import Holder
+from gateway.store.tenancy import as_site
+from gateway.telemetry import Event, log
+
+AnyRequest = Request[Any, Any, Any]
+
+_ENCODER: Final = msgspec.json.Encoder()
+_KEY_LIMIT: Final = 255
+
+
+class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that has nothing to say."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a handler may give instead of a Struct: the bytes themselves, and a status where it is not the route's."""
+
+    body: bytes
+    status: int | None = None
+
+
+_EMPTY: Final = msgspec.json.Decoder(Empty)
+
+
+class Handler:
+    """Serves one route."""
+
+    def __init__(self, endpoint: Endpoint, services: Services) -> None:
+        self._endpoint, self._services = endpoint, services
+        self._decoder = msgspec.json.Decoder(endpoint.body) if endpoint.body is not None else None
+        duration = services.metrics.api_duration_s
+        self._route = f"{endpoint.method} {endpoint.path}"
+        self._durations = {200: duration.labels(self._route, "200")}
+        self._duration = duration
+
+    async def __call__(self, request: AnyRequest) -> ASGIResponse:
+        """Answer a request; every error has become an answer."""
+        clock = self._services.clock
+        began = clock.monotonic()
+        request_id = secrets.token_hex(8)
+        try:
+            status, body = await self._serve(request, request_id)
+            response = self._respond(status, body, request_id, self._endpoint.media_type)
+        except GatewayError as error:
+            answer = errors.answer(error, request_id)
+            response = self._respond(answer.status, answer.body, request_id, PROBLEM_JSON)
+            if answer.retry_after_s is not None:
+                response.headers["retry-after"] = str(max(1, round(answer.retry_after_s)))
+            if answer.status == 401:
+                response.headers["www-authenticate"] = "Bearer"
+        except Exception:
+            log.exception(Event.API_REQUEST, route=self._route, status=500, request_id=request_id)
+            response = self._respond(500, _ENCODER.encode(errors.bug(request_id)), request_id, PROBLEM_JSON)
+        self._note(response.status_code, clock.monotonic() - began, request_id)
+        return response
+
+    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, bytes]:
+        endpoint = self._endpoint
+        holder = None
+        if endpoint.access is not Access.PUBLIC:
+            holder = await self._services.auth.authenticate(request.headers.get("authorization"))
+            _allow(endpoint, holder)
+        call = Call(self._services, endpoint, request, holder, request_id)
+        if endpoint.own_transaction:
+            return self._encode(await endpoint.handler(call))
+        data: tuple[object, ...] = ()
+        if endpoint.method != "GET":
+            call.body = await read_body(request, self._services.config.api.body_limit_bytes)
+        if self._decoder is not None:
+            data = (decode(call.body, self._decoder),)
+        elif call.body:
+            decode(call.body, _EMPTY)
+        key = idempotency_key(request) if endpoint.method == "POST" else None
+        site_id = holder.site_id if holder else None
+        result: object = None
+        async with as_site(
+            self._services.pool, site_id, timeout_s=self._services.config.database.acquire_timeout_s
+        ) as connection:
+            call.connection = connection
+            if key is not None:
+                stored = await idempotency.reserve(connection, site_id or 0, key, digest(request, call.body))
+                if stored is not None:
+                    return stored.status, stored.answer
+            result = await endpoint.handler(call, *data)
+            status, body = self._encode(result)
+            if key is not None:
+                kept = body if endpoint.keep is None else _ENCODER.encode(endpoint.keep(result))
+                await idempotency.store(connection, site_id or 0, key, status, kept)
+        if endpoint.then is not None:
+            await endpoint.then(call, result)
+        return status, body
+
+    def _encode(self, result: object) -> tuple[int, bytes]:
+        if isinstance(result, Reply):
+            return result.status or self._endpoint.status, result.body
+        return self._endpoint.status, b"" if result is None else _ENCODER.encode(result)
+
+    @staticmethod
+    def _respond(status: int, body: bytes, request_id: str, media_type: str) -> ASGIResponse:
+        return ASGIResponse(
+            body=body,
+            status_code=status,
+            media_type=media_type,
+            headers={"x-request-id": request_id, "cache-control": "no-store"},
+            is_head_response=False,
+        )
+
+    def _note(self, status: int, duration_s: float, request_id: str) -> None:
+        bound = self._durations.get(status)
+        if bound is None:
+            bound = self._durations[status] = self._duration.labels(self._route, str(status))
+        bound.observe(duration_s)
+        method, _, route = self._route.partition(" ")
+        write = log.debug if status < 400 else log.info
+        write(
+            Event.API_REQUEST,
+            method=method,
+            route=route,
+            status=status,
+            duration_s=duration_s,
+            request_id=request_id,
+        )
+
+
+async def read_body(request: AnyRequest, limit_bytes: int) -> bytes:
+    """Read a body whose size is checked before and while it comes.
+
+    Raises:
+        TooLarge: it is above the limit.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:18]) > limit_bytes:
+        raise TooLarge([("", f"a body of {announced[:18]} bytes; at most {limit_bytes}")])
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise TooLarge([("", f"a body of more than {limit_bytes} bytes")])
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def idempotency_key(request: AnyRequest) -> str | None:
+    """Return the request's Idempotency-Key, if it has one.
+
+    Raises:
+        Invalid: it is empty, too long, or not of printable ASCII.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isascii() and key.isprintable()):
+        raise Invalid([("", f"Idempotency-Key: expected 1 to {_KEY_LIMIT} printable characters of ASCII")])
+    return key
+
+
+def digest(request: AnyRequest, body: bytes) -> bytes:
+    """Return what a key is bound to: method, path and body."""
+    hashed = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
+    hashed.update(body)
+    return hashed.digest()
+
+
+def _allow(endpoint: Endpoint, holder: Holder) -> None:
+    if holder.site_id is None:
+        if endpoint.access is Access.SITE:
+            raise Forbidden("this needs a key of a site, not an operator's")
+        return
+    if endpoint.access is Access.OPERATOR:
+        raise Forbidden("this needs an operator's key")
+    if holder.suspended:
+        raise Forbidden("this site is suspended")
+    if endpoint.scopes and not holder.scopes & endpoint.scopes and "admin" not in holder.scopes:
+        raise Forbidden(f"this needs a key with the scope {' or '.join(sorted(endpoint.scopes))}")
+    if endpoint.campaigns and not holder.campaigns:
+        raise CampaignsDisabled("campaigns are not switched on for this site; an operator can do that")
