@@ -132,6 +132,10 @@ class AttemptMaker:
             self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
             self.hand_back([delivery])
             return None
+        if session.stale:  # closed between two messages: no attempt, and no trouble of the lane
+            self._journal.ended(delivery.id, delivery.epoch)
+            self.hand_back([delivery])
+            return None
         self.conclude(delivery, disposition)
         return disposition
 

@@ -83,7 +83,11 @@ class Session(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._broken: _Broken | None = None
         self._must_reset = False
+        self._heard = False  # a reply to the present transaction
         self.transactions = 0
+        # The last transaction found the connection closed, after earlier ones: receivers hang up between two messages though
+        # RFC 5321 §3.8 would have them say 421. Nobody refused anything; try it on a new connection.
+        self.stale = False
 
     @property
     def usable(self) -> bool:
@@ -96,6 +100,7 @@ class Session(asyncio.Protocol):
         `before_dot` runs right before content and dot are written; what it raises ends the session unsent and passes on.
         """
         self.transactions += 1
+        self._heard = False
         stage = Stage.MAIL
         try:
             if _ADDRESS_FORBIDDEN.search(mail.sender) or _ADDRESS_FORBIDDEN.search(mail.recipient):
@@ -150,6 +155,9 @@ class Session(asyncio.Protocol):
             reply = await self._command(mail.content + b".\r\n", self._timeouts.dot_s)
         except _Broken as broken:
             self.abort()
+            self.stale = (
+                broken.kind is ErrorKind.CONNECTION_LOST and self.transactions > 1 and not self._heard
+            )
             return from_error(broken.kind, stage, broken.detail)
         disposition = classify(reply, stage)
         if reply.code == 421:
@@ -194,6 +202,7 @@ class Session(asyncio.Protocol):
             finally:
                 timer.cancel()
                 self._waiter = None
+        self._heard = True
         return self._replies.popleft()
 
     def _fail(self, why: _Broken) -> None:
