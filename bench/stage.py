@@ -13,7 +13,8 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -222,8 +223,8 @@ def shaping(default: Limits, domains: Mapping[str, Limits] | None = None) -> Sha
 class Child:
     """One process of the gateway, as its supervisor starts it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, process: asyncio.subprocess.Process, role: Role, log: Path) -> None:
+        self._process, self._role, self._log = process, role, log
         self.pid = process.pid
         self.used_s = 0.0  # CPU, read when it was told to end
 
@@ -236,6 +237,12 @@ class Child:
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._process.returncode is None
+
+    def require(self) -> None:
+        """Raise RuntimeError with the end of its log when it has ended."""
+        if not self.alive:
+            said = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"the process {self._role} ended with {self._process.returncode}: {said}")
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -255,29 +262,66 @@ class Child:
 
 
 @asynccontextmanager
-async def child(
-    role: Role, config: Config, dsn: str, throttles: Shaping, *, log: Path | None = None
-) -> AsyncGenerator[Child]:
-    """Run one of the gateway's processes; what it logs goes to `log`."""
+async def child(role: Role, config: Config, dsn: str, throttles: Shaping) -> AsyncGenerator[Child]:
+    """Run one of the gateway's processes; its log stands in the data directory."""
+    log = config.data_dir / f"{role}.log"
     brief = Brief(role=role, config=config, dsn=dsn, shaping=throttles, log_level="warning")
-    with (log or Path("/dev/null")).open("ab") as out:
+    with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway.app.child", cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=out
         )  # fmt: skip
     assert process.stdin is not None
     process.stdin.write(encode(brief))
     await process.stdin.drain()
-    running = Child(process)
+    running = Child(process, role, log)
     try:
         yield running
     finally:
         await running.stop()
 
 
+async def until(
+    met: Callable[[], Awaitable[bool]],
+    children: Sequence[Child],
+    what: str,
+    *,
+    timeout_s: float = 60.0,
+    poll_s: float = 0.1,
+) -> float:
+    """Wait for `met`; the moment (monotonic). Raises RuntimeError when a child ends first, or after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        reached = await met()
+        at = time.monotonic()
+        if reached:
+            return at
+        for one in children:
+            one.require()
+        if at > deadline:
+            raise RuntimeError(f"after {timeout_s:g} s still waiting for {what}")
+        await asyncio.sleep(poll_s)
+
+
+async def ended(connection: asyncpg.Connection) -> int:
+    """How many deliveries have ended."""
+    return int(await connection.fetchval("select coalesce(sum(n), 0)::bigint from tally"))
+
+
+async def dispatching(connection: asyncpg.Connection, children: Sequence[Child], count: int) -> None:
+    """Wait until so many dispatchers are at work."""
+
+    async def met() -> bool:
+        return await connection.fetchval("select count(*) from incarnation where counter > 1") >= count
+
+    await until(met, children, f"{count} dispatchers")
+
+
 class Sink:
     """A receiver in a process of its own: `python -m bench.load.sink`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, ledger: Path, times: Path | None) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, ledger: Path, times: Path | None
+    ) -> None:
         self._process = process
         self.pid, self.port, self.ledger, self.times = process.pid, port, ledger, times
 

@@ -21,7 +21,20 @@ import msgspec
 from bench.load.timelog import read_times
 from bench.options import Options, Progress
 from bench.report import Figure, Outcome, figure
-from bench.stage import Child, Stage, child, fill, make_lanes, make_message, make_site, shaping, sink, stage, wake
+from bench.stage import (
+    Child,
+    Stage,
+    child,
+    dispatching,
+    fill,
+    make_lanes,
+    make_message,
+    make_site,
+    shaping,
+    sink,
+    stage,
+    wake,
+)
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.throttle.shaping import Limits
@@ -107,7 +120,10 @@ async def run(options: Options, tell: Progress) -> Outcome:
                 who = f"{rate.name}{', one stopped' if stopped else ''}"
                 for window in windows:
                     figures[f"{who}: most in {window:g} s"] = figure(
-                        excess[rate.name, stopped, window], "of rate * window + burst", at_most=OVER, judged="worst"
+                        excess[rate.name, stopped, window],
+                        "of rate * window + burst",
+                        at_most=OVER,
+                        judged="worst",
                     )
                 figures[f"{who}: least in {min(LONG_S, seconds - 2):g} s"] = figure(
                     shares[rate.name, stopped], "of rate * window", at_least=UNDER
@@ -146,15 +162,16 @@ async def _one(own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool)
                 await stack.enter_async_context(child(role, config, dsn, throttles))
                 for role in (Role.SCHEDULE, *[Role.DISPATCH] * DISPATCHERS)
             ]
-            while await connection.fetchval("select count(*) from incarnation where counter > 1") < DISPATCHERS:
-                await asyncio.sleep(0.1)
+            await dispatching(connection, processes, DISPATCHERS)
             for domain in limits:
                 await wake(connection, await make_lanes(connection, [domain], limits[domain]), 0)
             started = time.monotonic()
             await asyncio.sleep(seconds / 2)
             if stopped:
-                await _stop_for_a_while(random.choice(processes[1:]))  # noqa: S311 (any will do)
+                await _stop_for_a_while(random.choice(processes[1:]))
             await asyncio.sleep(max(0.0, started + seconds + 1.5 - time.monotonic()))
+            for process in processes:
+                process.require()
         assert receiver.times is not None
         found = read_times(receiver.times)
         result: dict[str, array[float]] = {}
@@ -171,6 +188,6 @@ async def _one(own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool)
 async def _stop_for_a_while(dispatcher: Child) -> None:
     dispatcher.send_signal(signal.SIGSTOP)
     try:
-        await asyncio.sleep(random.uniform(0.8, 2.0))  # noqa: S311 (any will do)
+        await asyncio.sleep(random.uniform(0.8, 2.0))
     finally:
         dispatcher.send_signal(signal.SIGCONT)

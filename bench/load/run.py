@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
@@ -22,14 +23,27 @@ from bench.load.ledger import read as read_ledger
 from bench.load.rsa import SignatureTimer
 from bench.options import Options, Progress
 from bench.report import Figure, Outcome, figure
-from bench.stage import Stage, child, fill, make_lanes, make_message, make_site, shaping, sink, stage, wake
+from bench.stage import (
+    Child,
+    Stage,
+    child,
+    ended,
+    fill,
+    make_lanes,
+    make_message,
+    make_site,
+    shaping,
+    sink,
+    stage,
+    until,
+    wake,
+)
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.throttle.shaping import Limits
 
 LIMITS: Final = Limits(rate_per_s=100_000.0, burst=20_000, max_connections=100, max_per_dispatcher=20)
 REACH_RATIO: Final = 2.0
-_POLL_S: Final = 0.1
 _TIMEOUT_S: Final = 300.0
 _LINKS: Final = 10
 
@@ -84,7 +98,9 @@ async def run(options: Options, tell: Progress) -> Outcome:
         "gateway and Postgres, in RSA signatures": figure(
             [r.all_ms / r.rsa_ms for r in runs], "signatures a message", at_most=REACH_RATIO
         ),
-        "messages per CPU-second of gateway and Postgres": figure([1000 / r.all_ms for r in runs], "messages"),
+        "messages per CPU-second of gateway and Postgres": figure(
+            [1000 / r.all_ms for r in runs], "messages"
+        ),
         "CPU of the gateway": figure([r.gateway_ms for r in runs], "ms a message"),
         "CPU of Postgres": figure([r.postgres_ms for r in runs], "ms a message"),
         "CPU of the receiver": figure([r.sink_ms for r in runs], "ms a message"),
@@ -118,20 +134,20 @@ async def _one(own: Stage, name: str, messages: int, warm_up: int, domains: int)
                 child(Role.DISPATCH, config, dsn, throttles) as dispatcher,
                 child(Role.SCHEDULE, config, dsn, throttles) as scheduler,
             ):
+                processes = (dispatcher, scheduler)
                 first = 1_024_000
-                until = await fill(connection, lanes, first, warm_up, accepted=True)
+                after = await fill(connection, lanes, first, warm_up, accepted=True)
                 await wake(connection, lanes, first)
-                await _ended(connection, warm_up)
-                first = (until | 1023) + 1
+                await _all_ended(connection, warm_up, processes)
+                first = (after | 1023) + 1
                 await fill(connection, lanes, first, messages, accepted=True)
                 await connection.execute("vacuum analyze queue")
                 timer.time()
 
-                processes = (dispatcher, scheduler)
                 before = (sum(p.cpu_s for p in processes), cpu.tree_cpu_s(own.postgres_pid), receiver.cpu_s)
                 started = time.monotonic()
                 await wake(connection, lanes, first)
-                waiting = asyncio.create_task(_ended(connection, warm_up + messages))
+                waiting = asyncio.create_task(_all_ended(connection, warm_up + messages, processes))
                 while not waiting.done():
                     await asyncio.wait([waiting], timeout=1.0)
                     timer.time(20)
@@ -163,14 +179,8 @@ async def _one(own: Stage, name: str, messages: int, warm_up: int, domains: int)
     )  # fmt: skip
 
 
-async def _ended(connection: asyncpg.Connection, count: int) -> float:
-    """Wait until so many deliveries have ended; the moment (monotonic)."""
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
-        ended = int(await connection.fetchval("select coalesce(sum(n), 0)::bigint from tally"))
-        at = time.monotonic()
-        if ended >= count:
-            return at
-        if at > deadline:
-            raise RuntimeError(f"{ended} of {count} deliveries have ended after {_TIMEOUT_S:g} s")
-        await asyncio.sleep(_POLL_S)
+async def _all_ended(connection: asyncpg.Connection, count: int, processes: Sequence[Child]) -> float:
+    async def met() -> bool:
+        return await ended(connection) >= count
+
+    return await until(met, processes, f"{count} deliveries to end", timeout_s=_TIMEOUT_S)

@@ -17,7 +17,6 @@ from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Final
 
-
 import msgspec
 
 from bench import cpu
@@ -42,7 +41,6 @@ SLOW: Final = Limits(rate_per_s=7.0, burst=1, max_connections=10, max_per_dispat
 REACH: Final = 1.3
 REACH_SNAPSHOT: Final = 1.1
 _MAX_TRIES: Final = 20_000
-
 
 
 class Contender(msgspec.Struct, frozen=True):
@@ -72,12 +70,17 @@ def contenders(backlog: int, many: int) -> list[Contender]:
     """All of them, each after what it is measured against."""
     few, wide = "empty backlog, 8 lanes", f"empty backlog, {many:,} lanes"
     found = [Contender(few, 8), Contender(wide, many)]
-    for stats in ("fresh", "empty", "old"):
-        found.append(Contender(f"{backlog:,} over 8 lanes, {stats} statistics", 8, backlog, stats=stats, base=few))
-    for stats in ("fresh", "empty", "old"):
-        found.append(
-            Contender(f"{backlog:,} over {many:,} lanes, {stats} statistics", many, backlog, stats=stats, base=wide)
-        )
+    for lanes, base in ((8, few), (many, wide)):
+        found += [
+            Contender(
+                f"{backlog:,} over {lanes:,} lanes, {stats} statistics",
+                lanes,
+                backlog,
+                stats=stats,
+                base=base,
+            )
+            for stats in ("fresh", "empty", "old")
+        ]
     found.append(Contender("empty backlog, 8 lanes, empty statistics", 8, stats="empty", base=few))
     found.append(Contender(f"a throttled lane of {backlog:,} beside", 8, 0, throttled=backlog, base=few))
     return found
@@ -144,7 +147,11 @@ async def run_snapshot(options: Options, tell: Progress) -> Outcome:
         for number in range(options.runs):
             for held in (False, True):
                 bench = await Bench.open(
-                    own, f"snapshot_{number}_{held}", Contender("", 8, backlog), autovacuum=True, session_first=False
+                    own,
+                    f"snapshot_{number}_{held}",
+                    Contender("", 8, backlog),
+                    autovacuum=True,
+                    session_first=False,
                 )
                 try:
                     total, curve, scanned = await bench.finish(backlog, step, held)
@@ -163,7 +170,9 @@ async def run_snapshot(options: Options, tell: Progress) -> Outcome:
         "old snapshot held": figure(totals[True], "ms of Postgres a delivery"),
         "old snapshot / none": figure(ratios(totals[True], totals[False]), "times", at_most=REACH_SNAPSHOT),
         f"old snapshot / none, last {step:,}": figure(
-            ratios([c[-1] for c in curves[True]], [c[-1] for c in curves[False]]), "times", at_most=REACH_SNAPSHOT
+            ratios([c[-1] for c in curves[True]], [c[-1] for c in curves[False]]),
+            "times",
+            at_most=REACH_SNAPSHOT,
         ),
         "sequential scans of queue, flow and lane_state": figure([float(scans)], "scans", at_most=0),
     }
@@ -194,7 +203,13 @@ class Bench:
 
     @classmethod
     async def open(
-        cls, own: Stage, name: str, contender: Contender, *, autovacuum: bool = False, session_first: bool = True
+        cls,
+        own: Stage,
+        name: str,
+        contender: Contender,
+        *,
+        autovacuum: bool = False,
+        session_first: bool = True,
     ) -> Bench:
         """Make and fill its database, and open its sessions.
 
@@ -243,7 +258,12 @@ class Bench:
         spent = {name: (after - before[name]) * 1000 / done for name, after in self._read().items()}
         total = spent["all"]
         cost = Cost(
-            total, spent["claim"], spent["ack"], total - spent["claim"] - spent["ack"], client * 1000 / done, done / claims
+            total,
+            spent["claim"],
+            spent["ack"],
+            total - spent["claim"] - spent["ack"],
+            client * 1000 / done,
+            done / claims,
         )
         return cost, scans
 
@@ -300,7 +320,9 @@ class Bench:
             self._next = await fill(self._filler, lanes, self._next, count - early, in_turn=contender.in_turn)
             await wake(self._filler, lanes, first)
         if contender.stats == "fresh":
-            if not contender.backlog:  # its statistics are those of what it sees when it is at work: one arrival
+            if (
+                not contender.backlog
+            ):  # its statistics are those of what it sees when it is at work: one arrival
                 await self._arrive()
             await self._analyse()
             if not contender.backlog:
@@ -382,6 +404,3 @@ def _results(grants: Sequence[Granted]) -> list[Result]:
 def _spread(values: Sequence[float]) -> dict[str, float]:
     one: Figure = figure(values, "ms")
     return {"median": one.median, "min": one.min, "max": one.max}
-
-
-
