@@ -265,7 +265,7 @@ begin
         select * from (select c.*, row_number() over (partition by c.lane order by c.prio, c.start, c.qid) as place
                          from candidates c) z where z.place <= z.n
     ), used as materialized (
-        select f.lane, f.fct, f.prio, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
+        select f.lane, f.fct, f.prio, f.tag, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
                case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more
           from flows f
           left join (select flow, count(*) k from candidates group by flow) c on c.flow = f.flow
@@ -276,10 +276,13 @@ begin
           from used u where f.ctid = u.fct and (u.k > 0 or not u.more)
     ), by_lane as materialized (
         select u.lane, sum(u.k) as k, bool_or(u.more) as more, count(*) as looked_at, bool_or(u.more and u.prio = 0) as urgent_more,
-               -- The virtual time is where the next in line starts; only who still waits can hold it back. With the lowest start
-               -- that was served, a site that trickles kept it down, and a newcomer then went before everybody for hours.
-               coalesce(min(u.next_start) filter (where u.prio = 0 and u.more), max(u.next_start) filter (where u.prio = 0 and u.k > 0)) as v0,
-               coalesce(min(u.next_start) filter (where u.prio = 1 and u.more), max(u.next_start) filter (where u.prio = 1 and u.k > 0)) as v1
+               -- The virtual time is where the next in line starts; only who still waits can hold it back, looked at or not (the
+               -- last one's tag bounds theirs). With the lowest start that was served, a site that trickles kept it down, and a
+               -- newcomer went before everybody for hours; and of 60 flows 12 had nothing when the others had 20 each.
+               least(coalesce(min(u.next_start) filter (where u.prio = 0 and u.more), max(u.next_start) filter (where u.prio = 0 and u.k > 0)),
+                     case when count(*) >= flows_looked_at then max(u.tag) filter (where u.prio = 0) end) as v0,
+               least(coalesce(min(u.next_start) filter (where u.prio = 1 and u.more), max(u.next_start) filter (where u.prio = 1 and u.k > 0)),
+                     case when count(*) >= flows_looked_at then max(u.tag) filter (where u.prio = 1) end) as v1
           from used u group by u.lane
     ), lane_update as (
         update lane_state l set
@@ -666,8 +669,8 @@ begin
                and not exists (select from lane_state l where l.lane_id = q.lane_id);
         end if;
         insert into flow (lane_id, priority, site_id, broadcast_id)
-        select distinct q.lane_id, q.priority, q.site_id, q.broadcast_id from unnest(v_orphans) o(id) cross join lateral (
-            select q.* from queue q where q.flow_id = o.id and q.state = 'queued' limit 1) q
+        select distinct x.lane_id, x.priority, x.site_id, x.broadcast_id from (
+            select q.* from queue q where q.flow_id = any (v_orphans) and q.state = 'queued' limit 50000) x
         on conflict do nothing;
         with moved as (
             update queue q set flow_id = f.id from flow f

@@ -19,22 +19,18 @@ returns table (
     accepted_at timestamptz, expires_at timestamptz, suppressed boolean,
     leave_at double precision, claimed_at double precision, rate_per_s double precision, burst double precision, slots integer)
 language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
     quantum_s constant double precision := 0.25;   -- how far ahead a grant may borrow
     flows_looked_at constant integer := 16;
     v_now timestamptz := clock_timestamp();
-    v_held_broadcasts bigint[]; v_held_sites bigint[]; v_fleet boolean;
+    v_held_broadcasts bigint[]; v_held_sites bigint[];
     v_lane integer[]; v_ct tid[]; v_n integer[]; v_t0 timestamptz[]; v_rate double precision[]; v_burst double precision[];
     v_v0 double precision[]; v_v1 double precision[]; v_slots integer[];
 begin
-    select coalesce(array_agg(h.ref) filter (where h.kind = 'broadcast'), '{}'),
-           coalesce(array_agg(h.ref) filter (where h.kind = 'site'), '{}'),
-           coalesce(bool_or(h.kind = 'fleet'), false)
-      into v_held_broadcasts, v_held_sites, v_fleet from hold h where h.until_at is null or h.until_at > v_now;
-    if v_fleet then return; end if;
+    if exists (select from hold h where h.kind = 'fleet' and (h.until_at is null or h.until_at > v_now)) then return; end if;
 
     with urgent as materialized (
         select l.ctid as ct, l.lane_id, l.rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 0 as class
@@ -71,13 +67,19 @@ begin
       from summed where before < p_total;
     if v_lane is null then return; end if;
 
+    -- Under the lanes' locks: a hold that is seen here was still there when they were taken, so whoever lifts it wakes the
+    -- lanes after us; read before, it could put to sleep what has just been resumed.
+    select coalesce(array_agg(h.ref) filter (where h.kind = 'broadcast'), '{}'), coalesce(array_agg(h.ref) filter (where h.kind = 'site'), '{}')
+      into v_held_broadcasts, v_held_sites from hold h where h.until_at is null or h.until_at > v_now;
+
     return query
     with granted as materialized (
         select * from unnest(v_lane, v_ct, v_n, v_t0, v_rate, v_burst, v_v0, v_v1, v_slots)
             as g(lane, ct, n, t0, rate, burst, v0, v1, slots)
     ), flows as materialized (
         select g.lane, g.n, x.*, case when x.held then 0
-               else least(g.n, case when count(*) over same = 1 then g.n else ceil(2.0 * g.n / count(*) over same)::integer + 1 end) end as lim
+               else least(g.n, case when count(*) over same = 1 then g.n else ceil(2 * g.n * x.weight / sum(x.weight) over same)::integer + 1 end)
+               end as lim
           from granted g cross join lateral (
             select f.ctid as fct, f.id as flow, f.priority as prio, f.weight, f.floor,
                    greatest(f.vtag, case f.priority when 0 then g.v0 else g.v1 end) as tag,
@@ -98,18 +100,24 @@ begin
         select * from (select c.*, row_number() over (partition by c.lane order by c.prio, c.start, c.qid) as place
                          from candidates c) z where z.place <= z.n
     ), used as materialized (
-        select f.lane, f.flow, f.fct, f.prio, f.weight, f.held, f.tag, coalesce(p.k, 0) as k, p.last_start, p.last_seq,
+        select f.lane, f.fct, f.prio, f.tag, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
                case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more
           from flows f
           left join (select flow, count(*) k from candidates group by flow) c on c.flow = f.flow
           left join (select flow, count(*) k, max(start) last_start, max(seq) last_seq from picked group by flow) p on p.flow = f.flow
     ), flow_update as (
         update flow f set active = u.more, used_at = v_now,
-               vtag = coalesce(u.last_start + 1 / u.weight, f.vtag), floor = coalesce(u.last_seq, f.floor)
+               vtag = case when u.k > 0 then u.next_start else f.vtag end, floor = coalesce(u.last_seq, f.floor)
           from used u where f.ctid = u.fct and (u.k > 0 or not u.more)
     ), by_lane as materialized (
         select u.lane, sum(u.k) as k, bool_or(u.more) as more, count(*) as looked_at, bool_or(u.more and u.prio = 0) as urgent_more,
-               min(u.last_start) filter (where u.prio = 0) as v0, min(u.last_start) filter (where u.prio = 1) as v1
+               -- The virtual time is where the next in line starts; only who still waits can hold it back, looked at or not (the
+               -- last one's tag bounds theirs). With the lowest start that was served, a site that trickles kept it down, and a
+               -- newcomer went before everybody for hours; and of 60 flows 12 had nothing when the others had 20 each.
+               least(coalesce(min(u.next_start) filter (where u.prio = 0 and u.more), max(u.next_start) filter (where u.prio = 0 and u.k > 0)),
+                     case when count(*) >= flows_looked_at then max(u.tag) filter (where u.prio = 0) end) as v0,
+               least(coalesce(min(u.next_start) filter (where u.prio = 1 and u.more), max(u.next_start) filter (where u.prio = 1 and u.k > 0)),
+                     case when count(*) >= flows_looked_at then max(u.tag) filter (where u.prio = 1) end) as v1
           from used u group by u.lane
     ), lane_update as (
         update lane_state l set
@@ -124,7 +132,8 @@ begin
                urgent = case when g.n = 0 then l.urgent else coalesce(b.urgent_more, false) end,
                vtime = array[greatest(g.v0, coalesce(b.v0, g.v0)), greatest(g.v1, coalesce(b.v1, g.v1))],
                used_at = v_now,
-               slots = case when b.k is null or l.slots = array[p_owner, g.slots] then l.slots else
+               -- only who gets rows has the slots: nobody else would give them back
+               slots = case when coalesce(b.k, 0) = 0 or l.slots = array[p_owner, g.slots] then l.slots else
                    array[p_owner, g.slots] || (select coalesce(array_agg(e order by i, w), '{}') from (
                        select i, w, l.slots[i + w] as e from generate_series(1, cardinality(l.slots), 2) i, generate_series(0, 1) w
                         where l.slots[i] <> p_owner and l.slots[i] = any (p_alive)) kept) end
@@ -136,13 +145,14 @@ begin
         returning q.id, q.epoch, q.lane_id, q.flow_id, q.site_id, q.message_id, q.broadcast_id, q.priority, q.attempts, q.crashes,
                   q.doubts, q.recipient, q.variables, q.accepted_at, q.expires_at
     )
-    select t.id, t.epoch, t.lane_id, t.flow_id, t.site_id, t.message_id, t.broadcast_id, t.priority, t.attempts, t.crashes, t.doubts,
+    (select t.id, t.epoch, t.lane_id, t.flow_id, t.site_id, t.message_id, t.broadcast_id, t.priority, t.attempts, t.crashes, t.doubts,
            t.recipient, t.variables, t.accepted_at, t.expires_at,
            exists (select from suppression s where s.site_id = t.site_id and s.email_key = lower(t.recipient)
                       and (s.scope = 'all' or t.priority = 1)),
            extract(epoch from g.t0)::double precision + (p.place - g.burst) / g.rate,
            extract(epoch from v_now)::double precision, g.rate, g.burst, g.slots
       from taken t join picked p on p.qid = t.id join granted g on g.lane = p.lane
+     order by p.lane, p.place)
     union all
     select null, null, g.lane, null, null, null, null, null, null, null, null, null, null, null, null, null,
            null, extract(epoch from v_now)::double precision, g.rate, g.burst, 0

@@ -29,9 +29,11 @@ create function acknowledge(
     p_owner integer, p_ids bigint[], p_epochs integer[], p_outcomes delivery_state[], p_counts boolean[], p_waits double precision[],
     p_codes smallint[], p_enhanced text[], p_replies text[], p_classes text[], p_suppress text[])
 returns integer language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
-declare v_ended integer := 0; v_kept integer := 0; v_late integer := 0;
+declare
+    v_ended integer := 0; v_kept integer := 0; v_late integer := 0;
+    v_dead bigint[]; v_dead_sites integer[]; v_dead_keys text[];
 begin
     with r as materialized (
         select * from unnest(p_ids, p_epochs, p_outcomes, p_counts, p_codes, p_enhanced, p_replies, p_classes)
@@ -52,7 +54,9 @@ begin
         select broadcast_id, site_id, outcome, p_owner % 64, count(*) from gone group by 1, 2, 3 order by 1, 2, 3
         on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n
     )
-    select count(*) into v_ended from gone;
+    select count(*), array_agg(g.id) filter (where g.outcome = 'bounced'), array_agg(g.site_id) filter (where g.outcome = 'bounced'),
+           array_agg(lower(g.recipient)) filter (where g.outcome = 'bounced')
+      into v_ended, v_dead, v_dead_sites, v_dead_keys from gone g;
 
     if 'deferred' = any (p_outcomes) or 'in_doubt' = any (p_outcomes) then
         with r as materialized (
@@ -73,10 +77,11 @@ begin
         select count(*) into v_kept from kept;
     end if;
 
-    if cardinality(array_remove(p_suppress, null)) > 0 then
+    -- Only what has just bounced here: a look into `ended` would go through every day's partition.
+    if v_dead is not null and cardinality(array_remove(p_suppress, null)) > 0 then
         with bad as (
-            select e.site_id, lower(e.recipient) as email_key, s.reason, s.id, e.reply from unnest(p_ids, p_suppress) s(id, reason)
-              join ended e on e.id = s.id and e.id = any (p_ids) and e.state = 'bounced' where s.reason is not null
+            select d.site_id, d.email_key, s.reason, s.id, s.reply from unnest(p_ids, p_suppress, p_replies) s(id, reason, reply)
+              join unnest(v_dead, v_dead_sites, v_dead_keys) d(id, site_id, email_key) on d.id = s.id where s.reason is not null
         ), listed as (
             insert into suppression (site_id, email_key, scope, reason, evidence, delivery_id)
             select site_id, email_key, 'all', reason, coalesce(left(reply, 300), ''), id from bad

@@ -1,5 +1,8 @@
 -- What keeps the queue moving when nobody sends: promotion, expiry, cancelling, the sweep for sleepers, reaping.
 
+-- Who waits in a flow: a cancelled broadcast's deferred ones are found by it, and no flow is reaped under them.
+create index queue_waiting_flow on queue (flow_id) where state in ('deferred', 'in_doubt');
+
 -- Wake what is due. A retry goes to the head of its flow. What has expired ends, in every waiting state.
 -- Gives (promoted, expired, unresolved).
 create function promote(p_limit integer, p_shard integer, out promoted integer, out expired integer, out unresolved integer)
@@ -50,8 +53,10 @@ begin
         v_count := end_deliveries(v_ids, 'cancelled', p_shard, '{queued}', 'its broadcast was cancelled');
     end if;
     select array_agg(x.id) into v_ids from (
-        select q.id from queue q where q.state in ('deferred', 'in_doubt') and q.state = 'deferred' and q.broadcast_id = p_broadcast
-         limit p_limit for update skip locked) x;
+        select q.id from flow f cross join lateral (
+            select q.id from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') and q.state = 'deferred'
+             limit p_limit for update skip locked) q
+         where f.broadcast_id = p_broadcast limit p_limit) x;
     if v_ids is not null then
         v_count := v_count + end_deliveries(v_ids, 'cancelled', p_shard, '{deferred}', 'its broadcast was cancelled');
     end if;
@@ -74,7 +79,7 @@ end $$;
 -- Find flows with ready rows that nobody will look at: a process died between insert and wake, a floor stands too
 -- high, a flow was reaped under a process that still remembered it. A loose index scan: one probe a flow.
 create function sweep() returns integer language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
-declare v_flows bigint[]; v_seqs bigint[]; v_orphans bigint[];
+declare v_flows bigint[]; v_seqs bigint[]; v_orphans bigint[]; v_domains text[];
 begin
     with recursive t as (
         (select q.flow_id from queue q where q.state = 'queued' order by q.flow_id limit 1)
@@ -85,34 +90,52 @@ begin
         select t.flow_id, (select q.seq from queue q where q.state = 'queued' and q.flow_id = t.flow_id order by q.seq, q.id limit 1) as seq
           from t where t.flow_id is not null
     )
-    select array_agg(d.flow_id) filter (where f.id is not null), array_agg(d.seq) filter (where f.id is not null),
-           array_agg(d.flow_id) filter (where f.id is null)
+    select array_agg(d.flow_id) filter (where l.lane_id is not null), array_agg(d.seq) filter (where l.lane_id is not null),
+           array_agg(d.flow_id) filter (where l.lane_id is null)
       into v_flows, v_seqs, v_orphans
       from found d left join flow f on f.id = d.flow_id left join lane_state l on l.lane_id = f.lane_id
-     where d.seq is not null and (f.id is null
+     where d.seq is not null and (l.lane_id is null
         or ((not f.active or f.floor > d.seq or l.next_due = 'infinity' or (f.priority = 0 and not l.urgent))
-            and not exists (select from hold h where (h.kind = 'broadcast' and h.ref = f.broadcast_id)
-                               or (h.kind = 'site' and h.ref = f.site_id))));
+            and not exists (select from hold h where (h.until_at is null or h.until_at > clock_timestamp())
+                               and ((h.kind = 'broadcast' and h.ref = f.broadcast_id) or (h.kind = 'site' and h.ref = f.site_id)))));
     if v_orphans is not null then
+        -- Their lane may be gone too: each then takes its domain's, made with modest limits until the config's are applied.
+        select array_agg(distinct x.domain) into v_domains from (
+            select lower(split_part(q.recipient, '@', -1)) as domain from queue q
+             where q.flow_id = any (v_orphans) and q.state = 'queued' and not exists (select from lane_state l where l.lane_id = q.lane_id)
+             limit 50000) x;
+        if v_domains is not null then
+            update queue q set lane_id = e.lane_id
+              from ensure_lanes(v_domains, array_fill(10.0::float8, array[cardinality(v_domains)]),
+                                array_fill(10.0::float8, array[cardinality(v_domains)]), array_fill(2, array[cardinality(v_domains)])) e
+             where q.flow_id = any (v_orphans) and q.state = 'queued' and lower(split_part(q.recipient, '@', -1)) = e.domain
+               and not exists (select from lane_state l where l.lane_id = q.lane_id);
+        end if;
         insert into flow (lane_id, priority, site_id, broadcast_id)
-        select distinct q.lane_id, q.priority, q.site_id, q.broadcast_id from unnest(v_orphans) o(id) cross join lateral (
-            select q.* from queue q where q.flow_id = o.id and q.state = 'queued' limit 1) q
+        select distinct x.lane_id, x.priority, x.site_id, x.broadcast_id from (
+            select q.* from queue q where q.flow_id = any (v_orphans) and q.state = 'queued' limit 50000) x
         on conflict do nothing;
-        update queue q set flow_id = f.id from flow f
-         where q.id in (select q2.id from queue q2 where q2.flow_id = any (v_orphans) and q2.state = 'queued' limit 50000)
-           and f.lane_id = q.lane_id and f.priority = q.priority and f.site_id = q.site_id and f.broadcast_id = q.broadcast_id;
+        with moved as (
+            update queue q set flow_id = f.id from flow f
+             where q.id in (select q2.id from queue q2 where q2.flow_id = any (v_orphans) and q2.state = 'queued' limit 50000)
+               and f.lane_id = q.lane_id and f.priority = q.priority and f.site_id = q.site_id and f.broadcast_id = q.broadcast_id
+            returning q.flow_id, q.seq)
+        select v_flows || array_agg(x.flow_id), v_seqs || array_agg(x.seq) into v_flows, v_seqs
+          from (select m.flow_id, min(m.seq) as seq from moved m group by m.flow_id) x;
     end if;
     if v_flows is not null then perform wake(v_flows, v_seqs); end if;
-    return coalesce(cardinality(v_flows), 0) + coalesce(cardinality(v_orphans), 0);
+    return coalesce(cardinality(v_flows), 0);
 end $$;
 
 -- Remove flows and lanes that have been idle for long. A process that still remembers one is mended by sweep().
-create function reap(p_flow_idle interval, p_lane_idle interval, p_limit integer) returns integer language plpgsql as $$
+create function reap(p_flow_idle interval, p_lane_idle interval, p_limit integer) returns integer language plpgsql
+set enable_seqscan = off as $$
 declare v_flows integer; v_lanes integer;
 begin
     with old as (
         select f.id from flow f where not f.active and f.used_at < now() - p_flow_idle
            and not exists (select from queue q where q.flow_id = f.id and q.state = 'queued')
+           and not exists (select from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt'))
          limit p_limit for update skip locked), gone as (delete from flow f using old where f.id = old.id returning 1)
     select count(*) into v_flows from gone;
     with old as (
