@@ -28,7 +28,11 @@ BENCHES: Final[dict[str, tuple[str, str, str]]] = {
     "claim": ("bench.micro.claim", "run", "Postgres CPU of claim + acknowledge, against an empty backlog"),
     "snapshot": ("bench.micro.claim", "run_snapshot", "the same while an old snapshot is held"),
     "rate": ("bench.load.rate", "run", "how exact rates are at the receiver, over 4 dispatchers"),
-    "urgent": ("bench.load.urgent", "run", "urgent mail behind 100,000 lanes, and a small site behind a big one"),
+    "urgent": (
+        "bench.load.urgent",
+        "run",
+        "urgent mail behind 100,000 lanes, and a small site behind a big one",
+    ),
     "api": ("bench.load.api", "run", "recipients and requests accepted a second"),
 }
 
@@ -104,10 +108,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "name", nargs="?", default="run", choices=[*BENCHES, "all", "check"], metavar="NAME", help="default: run"
+        "name",
+        nargs="?",
+        default="run",
+        choices=[*BENCHES, "all", "check"],
+        metavar="NAME",
+        help="default: run",
     )
     parser.add_argument("--quick", action="store_true", help="a small run; shows that it works, is not saved")
-    parser.add_argument("--runs", type=int, help="measured runs, after the warm-up (default: 5; 2 with --quick)")
+    parser.add_argument(
+        "--runs", type=int, help="measured runs, after the warm-up (default: 5; 2 with --quick)"
+    )
     parser.add_argument("--json", action="store_true", help="the result as a line of JSON on stdout")
     parser.add_argument("--no-save", action="store_true", help="do not write bench/results")
     args = parser.parse_args(argv)

@@ -178,7 +178,9 @@ def why_stale(result: Result, now: str) -> str:
     if result.code.moved:
         return "the code changed while it was measured"
     if result.code.fingerprint != now:
-        return f"measured with other code (commit {result.code.commit[:9]}, {result.started_at:%Y-%m-%d %H:%M})"
+        return (
+            f"measured with other code (commit {result.code.commit[:9]}, {result.started_at:%Y-%m-%d %H:%M})"
+        )
     return ""
 
 
@@ -201,7 +203,9 @@ def table(result: Result) -> str:
     for name, one in result.figures.items():
         line = f"{name:{width}}  {_short(one.median):>10} {_short(one.min):>10} {_short(one.max):>10}  {one.unit}"
         if one.reach:
-            bound = f"<= {one.reach.at_most:g}" if one.reach.at_most is not None else f">= {one.reach.at_least:g}"
+            bound = (
+                f"<= {one.reach.at_most:g}" if one.reach.at_most is not None else f">= {one.reach.at_least:g}"
+            )
             line += f"  ({bound}: {'met' if one.reach.met else 'MISSED'})"
         lines.append(line)
     return "\n".join(lines)
@@ -228,7 +232,9 @@ def _measured_files(root: Path) -> list[str]:
 
 def _is_code(name: str) -> bool:
     return not (
-        name.endswith(_NOT_CODE_SUFFIXES) or "__pycache__" in name or any(name.startswith(x) for x in _NOT_CODE)
+        name.endswith(_NOT_CODE_SUFFIXES)
+        or "__pycache__" in name
+        or any(name.startswith(x) for x in _NOT_CODE)
     )
 
 
