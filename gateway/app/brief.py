@@ -28,6 +28,8 @@ class Brief(msgspec.Struct, frozen=True):
 
     Attributes:
         dsn: where Postgres is, whether configured or our own.
+        shaping: the throttles at the start.
+        throttles: the file they are from, to be watched; empty where there is none.
         log_level: debug, info, warning or error.
         log_json: whether logs are lines of JSON.
     """
@@ -36,6 +38,7 @@ class Brief(msgspec.Struct, frozen=True):
     config: Config
     dsn: str
     shaping: Shaping
+    throttles: str = ""
     log_level: str = "info"
     log_json: bool = True
 

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -40,12 +41,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to run.
 
     Attributes:
+        throttles: the file that `shaping` is from, watched for changes; None where there is none.
         workers: dispatchers.
         migrate: bring a configured database to this code's schema; the gateway's own always is.
     """
 
     config: Config
     shaping: Shaping
+    throttles: Path | None = None
     roles: Sequence[Role]
     workers: int
     migrate: bool = False
@@ -130,8 +133,9 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
 
 
 def _supervisor(plan: Plan, dsn: str) -> Supervisor:
+    throttles = str(plan.throttles.resolve()) if plan.throttles else ""
     briefs = {
-        member: Brief(member.role, plan.config, dsn, plan.shaping, plan.log_level, plan.log_json)
+        member: Brief(member.role, plan.config, dsn, plan.shaping, throttles, plan.log_level, plan.log_json)
         for member in members(plan.roles, plan.workers)
     }
     return Supervisor(briefs, SystemClock(), grace_s=plan.config.dispatch.grace_s + _KILL_MARGIN_S)

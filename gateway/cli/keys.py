@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
 
+from gateway.api.endpoint import SCOPES
 from gateway.app.database import connection
 from gateway.cli.common import DEFAULTS, Common, UsageError, number_of, print_json, print_table, say
 from gateway.model.ids import Prefix, encode
 from gateway.store.sites import Key, get_site, issue_key, list_keys, revoke_key
 
-SCOPES: Final = ("send", "read", "contacts", "campaigns", "admin")
 _PAGE = 1_000
 
 keys = App(name="keys", help="API keys: create, list, revoke.")
@@ -37,12 +37,10 @@ async def create(
 
     Example: gateway keys create --site 7 --scopes send,read --json
     """
-    if (site is None) != operator:
-        raise UsageError("name a site with --site, or say --operator")
+    site_id = _site_of(site, operator)
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if wrong := [scope for scope in wanted if scope not in SCOPES] or ([] if wanted else [""]):
         raise UsageError(f'--scopes: no scope "{wrong[0]}"; there are {", ".join(SCOPES)}')
-    site_id = None if site is None else number_of(Prefix.SITE, site, "--site")
     async with connection(common.load()) as opened:
         if site_id is not None:
             await get_site(opened, site_id)
@@ -56,17 +54,21 @@ async def create(
 @keys.command(name="list")
 async def list_(
     *,
-    site: Annotated[str, Parameter(help="The site whose keys to show (site_…, or its number).")],
+    site: Annotated[
+        str | None, Parameter(help="The site whose keys to show (site_…, or its number).")
+    ] = None,
+    operator: Annotated[bool, Parameter(negative=(), help="Show the operators' keys.")] = False,
     common: Common = DEFAULTS,
 ) -> None:
-    """Show a site's keys, the revoked ones too; never their secrets.
+    """Show a site's keys, or the operators', the revoked ones too; never their text.
 
     Example: gateway keys list --site 7
     """
-    site_id = number_of(Prefix.SITE, site, "--site")
+    site_id = _site_of(site, operator)
     found: list[Key] = []
     async with connection(common.load()) as opened:
-        await get_site(opened, site_id)
+        if site_id is not None:
+            await get_site(opened, site_id)
         while page := await list_keys(opened, site_id, found[-1].id if found else 0, _PAGE):
             found += page
     if common.json:
@@ -102,6 +104,12 @@ async def revoke(
         print_json(_document(ended))
     else:
         say(f"{encode(Prefix.KEY, ended.id)} is revoked")
+
+
+def _site_of(site: str | None, operator: bool) -> int | None:
+    if (site is None) != operator:
+        raise UsageError("name a site with --site, or say --operator")
+    return None if site is None else number_of(Prefix.SITE, site, "--site")
 
 
 def _document(key: Key) -> dict[str, object]:

@@ -51,7 +51,8 @@ async def run(
     log_json = not sys.stderr.isatty()
     configure_logging(log_level, log_json)
     plan = Plan(
-        config=config, shaping=shaping, roles=chosen, workers=count, migrate=migrate, log_level=log_level, log_json=log_json
+        config=config, shaping=shaping, throttles=common.throttles_path, roles=chosen, workers=count, migrate=migrate,
+        log_level=log_level, log_json=log_json,
     )  # fmt: skip
 
     def on_ready(ready: Ready) -> None:

@@ -107,8 +107,8 @@ async def issue_key(
     return _key(row), token
 
 
-async def list_keys(connection: Connection, site_id: int, after: int, limit: int) -> list[Key]:
-    """Up to `limit` keys of a site with ids above `after`, the revoked too."""
+async def list_keys(connection: Connection, site_id: int | None, after: int, limit: int) -> list[Key]:
+    """Up to `limit` keys of a site (None: the operators') with ids above `after`, the revoked too."""
     return [_key(row) for row in await connection.fetch(_KEYS, site_id, after, limit)]
 
 

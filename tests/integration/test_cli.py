@@ -125,6 +125,7 @@ async def test_sites_and_keys(cli: Cli, pool: asyncpg.Pool) -> None:
     assert await pool.fetchval("SELECT revoked_at FROM api_key") is not None
     code, out, _ = await cli("keys", "create", "--operator")
     assert (code, out.startswith("gw_")) == (Exit.OK, True)
+    assert [found["site"] for found in await cli.json("keys", "list", "--operator")] == [None]
     assert await pool.fetchval("SELECT count(*) FROM api_key WHERE site_id IS NULL") == 1
 
 

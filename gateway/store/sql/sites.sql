@@ -19,9 +19,9 @@ INSERT INTO api_key (site_id, name, prefix, hash, scopes) VALUES ($1, $2, $3, $4
 RETURNING id, site_id, name, prefix, scopes, created_at, last_used_at, revoked_at;
 
 -- name: keys
--- Up to $3 keys of site $1 after $2.
+-- Up to $3 keys of site $1 (null: the operators') after $2.
 SELECT id, site_id, name, prefix, scopes, created_at, last_used_at, revoked_at
-FROM api_key WHERE site_id = $1 AND id > $2 ORDER BY id LIMIT $3;
+FROM api_key WHERE site_id IS NOT DISTINCT FROM $1 AND id > $2 ORDER BY id LIMIT $3;
 
 -- name: revoke_key
 -- Ends key $1, once.

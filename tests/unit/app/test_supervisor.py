@@ -55,6 +55,7 @@ def test_a_brief_survives_the_pipe_whole() -> None:
             {},
             {"b.test": Rule(rate_per_s=1.0)},
         ),
+        "/etc/throttles.toml",
         "debug",
         False,
     )
