@@ -3,8 +3,9 @@
 Owns the numbers that ids are made of, and what one submission writes. Must not know HTTP, templates or who asks: what comes
 here is checked. What the database does with it is in `sql/migrations/0009_accept.sql` and `0011_submit.sql`.
 
-Flow: numbers from a block → lanes and flows from memory → one call, one transaction (messages, deliveries, the stored
-answer) → after its commit the `Waker` is told. The wake is never part of the transaction.
+Flow: numbers from a block → the next group of the site (`store/group_commit`) → lanes and flows from memory → one call, one
+transaction (messages, deliveries, stored answers) → after its commit the `Waker` is told. The wake is never part of the
+transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from gateway.errors import IdempotencyMismatch
 from gateway.model.ids import PLACES
 from gateway.model.stream import Stream
 from gateway.store.catalogue import load
+from gateway.store.group_commit import GroupCommit
 from gateway.store.lane_map import FlowKey, LaneMap, Target
 from gateway.store.pool import Connection, outages_named
 from gateway.store.waker import Waker
@@ -32,6 +34,7 @@ _RESERVE = _SQL.reserve
 _SUBMIT = _SQL.submit
 _ACCEPT_DELIVERIES = _SQL.accept_deliveries
 
+_MISMATCH: Final = "this Idempotency-Key was used with another request; expected a new key"
 _BLOCK: Final = 32
 _BLOCK_AGE_S: Final = 5.0
 
@@ -111,12 +114,29 @@ class Numbers:
                 self._block.extend(row[0] for row in rows)
 
 
+class _Request(msgspec.Struct, frozen=True):
+    """What one caller wants accepted: messages by number, the answer to them, and its key."""
+
+    site_id: int
+    messages: Sequence[tuple[int, Submission]]
+    accepted_at: datetime
+    answer: bytes
+    once: Once | None
+
+    @property
+    def weight(self) -> int:
+        return sum(len(message.deliveries.recipients) for _, message in self.messages)
+
+
 class Intake:
     """What one process needs to accept deliveries: numbers, lanes, and somebody to wake them."""
 
+    # Mutable on purpose: the keys whose requests are in flight here.
     def __init__(self, pool: asyncpg.Pool, lanes: LaneMap, waker: Waker, clock: Clock) -> None:
         self._pool, self._lanes, self._waker = pool, lanes, waker
         self.numbers = Numbers(pool, clock)
+        self._group = GroupCommit[_Request, Accepted](self._commit, lambda request: request.weight)
+        self._in_flight: dict[tuple[int, str], tuple[bytes, asyncio.Task[Accepted]]] = {}
 
     async def submit(
         self,
@@ -141,22 +161,61 @@ class Intake:
             IdempotencyMismatch: the key was used with another body.
             StoreUnavailable: Postgres went away; nothing was accepted, or its answer was lost: the key tells.
         """
+        if once is None:
+            return await self._submit(site_id, submissions, accepted_at, answer, None)
+        known = self._in_flight.get((site_id, once.key))
+        if known is not None:
+            if known[0] != once.digest:
+                raise IdempotencyMismatch(_MISMATCH)
+            # Shielded: whoever gives up waiting must not end it for the others.
+            return msgspec.structs.replace(await asyncio.shield(known[1]), replayed=True)
+        task = asyncio.create_task(self._submit(site_id, submissions, accepted_at, answer, once))
+        self._in_flight[site_id, once.key] = (once.digest, task)
+        task.add_done_callback(lambda _: self._in_flight.pop((site_id, once.key)))
+        return await asyncio.shield(task)
+
+    async def _submit(
+        self,
+        site_id: int,
+        submissions: Sequence[Submission],
+        accepted_at: datetime,
+        answer: Callable[[Sequence[int]], bytes],
+        once: Once | None,
+    ) -> Accepted:
         numbers = await self.numbers.take(len(submissions))
-        body = answer(numbers)
+        messages = list(zip(numbers, submissions, strict=True))
+        request = _Request(site_id, messages, accepted_at, answer(numbers), once)
+        return await self._group.submit(site_id, request)
+
+    async def _commit(self, requests: Sequence[_Request]) -> list[Accepted]:
+        """Accept the requests of one site in one transaction, whose time is that of the last."""
+        site_id = requests[0].site_id
         # The urgent first: they are accepted apart.
-        order = sorted(zip(numbers, submissions, strict=True), key=lambda one: one[1].stream.priority)
-        rows = await self._rows(site_id, order)
-        messages = [submission for _, submission in order]
+        entries = sorted(
+            (
+                (number, message, request.once and request.once.key)
+                for request in requests
+                for number, message in request.messages
+            ),
+            key=lambda entry: entry[1].stream.priority,
+        )
+        messages = [message for _, message, _ in entries]
+        rows = await self._rows(site_id, [(number, message) for number, message, _ in entries])
+        keyed = sorted(
+            ((request.once, request.answer) for request in requests if request.once is not None),
+            key=lambda pair: pair[0].key,
+        )
         with outages_named("accepting messages"):
             row = await self._pool.fetchrow(
                 _SUBMIT,
                 site_id,
-                once and once.key,
-                once and once.digest,
-                once and once.status,
-                once and body,
-                accepted_at,
-                [number for number, _ in order],
+                [once.key for once, _ in keyed],
+                [once.digest for once, _ in keyed],
+                [once.status for once, _ in keyed],
+                [answer for _, answer in keyed],
+                max(request.accepted_at for request in requests),
+                [number for number, _, _ in entries],
+                [key for _, _, key in entries],
                 [m.domain_id for m in messages],
                 [m.stream for m in messages],
                 [m.sender for m in messages],
@@ -168,28 +227,35 @@ class Intake:
                 [m.template for m in messages],
                 sum(len(m.deliveries.recipients) for m in messages if m.stream is Stream.TRANSACTIONAL),
                 *rows.columns,
+                len(requests) == 1,
             )
         assert row is not None, "a function with out parameters gives one row"
         suppressed = frozenset[int](row["suppressed"] or ())
         if row["replayed"]:
+            once = requests[0].once
             assert once is not None
             if row["body_hash"] != once.digest:
-                raise IdempotencyMismatch(
-                    "this Idempotency-Key was used with another request; expected a new key"
-                )
-            return Accepted(row["status"], row["answer"], suppressed, replayed=True)
+                raise IdempotencyMismatch(_MISMATCH)
+            return [Accepted(row["status"], row["answer"], suppressed, replayed=True)]
         self._waker.wake(rows.lowest)
-        return Accepted(once.status if once else 0, body, suppressed)
+        return [_accepted(request, suppressed) for request in requests]
 
-    async def _rows(self, site_id: int, order: Sequence[tuple[int, Submission]]) -> _Rows:
+    async def _rows(self, site_id: int, messages: Sequence[tuple[int, Submission]]) -> _Rows:
         targets: dict[int, Mapping[str, Target]] = {}
-        for priority in {m.stream.priority for _, m in order}:
-            domains = {d for _, m in order if m.stream.priority == priority for d in m.deliveries.domains}
+        for priority in {m.stream.priority for _, m in messages}:
+            domains = {d for _, m in messages if m.stream.priority == priority for d in m.deliveries.domains}
             targets[priority] = await self._lanes.resolve(FlowKey(site_id, priority), domains)
         rows = _Rows()
-        for number, message in order:
+        for number, message in messages:
             rows.add(number, message.deliveries, targets[message.stream.priority])
         return rows
+
+
+def _accepted(request: _Request, suppressed: frozenset[int]) -> Accepted:
+    if suppressed:
+        own = {number for number, _ in request.messages}
+        suppressed = frozenset(id_ for id_ in suppressed if id_ // PLACES in own)
+    return Accepted(request.once.status if request.once else 0, request.answer, suppressed)
 
 
 class _Rows:

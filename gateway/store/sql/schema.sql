@@ -576,19 +576,25 @@ begin
         union all select 'quarantined', v_quarantined::bigint where v_quarantined > 0;
 end $$;
 
-CREATE FUNCTION public.submit(p_site integer, p_key text, p_hash bytea, p_status smallint, p_answer bytea, p_accepted timestamp with time zone, p_messages bigint[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
+CREATE FUNCTION public.submit(p_site integer, p_keys text[], p_hashes bytea[], p_statuses smallint[], p_answers bytea[], p_accepted timestamp with time zone, p_messages bigint[], p_key_of text[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], p_alone boolean, OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
     LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-declare v_places integer[]; v_first integer; v_last integer; v_all constant integer := cardinality(p_ids);
+declare v_places integer[]; v_first integer; v_last integer; v_new integer; v_all constant integer := cardinality(p_ids);
 begin
     perform set_config('gateway.site_id', p_site::text, true);
     replayed := false;
-    while p_key is not null loop
-        insert into idempotency (site_id, key, body_hash, status, answer) values (p_site, p_key, p_hash, p_status, p_answer)
+    while p_keys <> '{}' loop
+        insert into idempotency (site_id, key, body_hash, status, answer)
+        select p_site, k.key, k.hash, k.status, k.answer from unnest(p_keys, p_hashes, p_statuses, p_answers) k(key, hash, status, answer)
         on conflict do nothing;
-        exit when found;
+        get diagnostics v_new = row_count;
+        exit when v_new = cardinality(p_keys);
+        if not p_alone then
+            raise unique_violation using message = 'one of these requests was answered before: they have to come one by one';
+        end if;
         select true, i.body_hash, i.status, i.answer, i.suppressed into replayed, body_hash, status, answer, suppressed
-          from idempotency i where i.site_id = p_site and i.key = p_key;
+          from idempotency i where i.site_id = p_site and i.key = p_keys[1];
         if found then return; end if;   -- else it was too old and has just been removed: the key is free
         replayed := false;
     end loop;
@@ -615,8 +621,11 @@ begin
             suppressed := suppressed || coalesce((select array_agg(p_ids[v_first - 1 + place]) from unnest(v_places) place), '{}');
         end loop;
     end if;
-    if p_key is not null and suppressed <> '{}' then
-        update idempotency i set suppressed = submit.suppressed where i.site_id = p_site and i.key = p_key;
+    if p_keys <> '{}' and suppressed <> '{}' then
+        update idempotency i set suppressed = s.ids
+          from (select m.key, array_agg(x.id) as ids from unnest(submit.suppressed) x(id) join unnest(p_messages, p_key_of) m(id, key) on m.id = x.id >> 10
+                 where m.key is not null group by m.key) s
+         where i.site_id = p_site and i.key = s.key;
     end if;
 end $$;
 

@@ -6,29 +6,37 @@ alter table idempotency add column suppressed bigint[];
 -- Contacts are listed by site in the order of their ids.
 create index contact_site on contact (site_id, id);
 
--- Store messages of one site with their deliveries, and the answer under its Idempotency-Key; all of it or nothing.
---   p_key          null: no Idempotency-Key. A caller that comes second waits here for the first one's commit.
---   p_answer       what is stored under the key, written as if nobody were suppressed
---   p_messages …   one element a message;  p_ids … one element a delivery, the p_urgent of priority 0 first
--- Gives the stored answer where there was one (replayed), and the ids of the suppressed.
+-- Store messages of one site with their deliveries, and answers under their Idempotency-Keys; all of it or nothing. Several
+-- requests may share the call, and with it the commit.
+--   p_keys …       the requests' keys, ascending, each with the digest of its request, the status and the answer, written as if
+--                  nobody were suppressed. Who comes second with a key waits here for the first one's commit.
+--   p_messages …   one element a message;  p_key_of: the key of its request, or null
+--   p_ids …        one element a delivery, the p_urgent of priority 0 first
+-- Gives the stored answer where there was one (replayed), and the ids of the suppressed. A stored answer is only given for a
+-- request that came alone: with others, `unique_violation` is raised, and they are to come one by one.
 create function submit(
-    p_site integer, p_key text, p_hash bytea, p_status smallint, p_answer bytea, p_accepted timestamptz,
-    p_messages bigint[], p_domains integer[], p_streams stream[], p_senders text[], p_reply_tos text[], p_subjects text[],
-    p_htmls text[], p_texts text[], p_headers text[], p_templates text[],
+    p_site integer, p_keys text[], p_hashes bytea[], p_statuses smallint[], p_answers bytea[], p_accepted timestamptz,
+    p_messages bigint[], p_key_of text[], p_domains integer[], p_streams stream[], p_senders text[], p_reply_tos text[],
+    p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[],
     p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[],
-    p_due timestamptz[], p_expires timestamptz[],
+    p_due timestamptz[], p_expires timestamptz[], p_alone boolean,
     out replayed boolean, out body_hash bytea, out status smallint, out answer bytea, out suppressed bigint[])
-language plpgsql as $$
-declare v_places integer[]; v_first integer; v_last integer; v_all constant integer := cardinality(p_ids);
+language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare v_places integer[]; v_first integer; v_last integer; v_new integer; v_all constant integer := cardinality(p_ids);
 begin
     perform set_config('gateway.site_id', p_site::text, true);
     replayed := false;
-    while p_key is not null loop
-        insert into idempotency (site_id, key, body_hash, status, answer) values (p_site, p_key, p_hash, p_status, p_answer)
+    while p_keys <> '{}' loop
+        insert into idempotency (site_id, key, body_hash, status, answer)
+        select p_site, k.key, k.hash, k.status, k.answer from unnest(p_keys, p_hashes, p_statuses, p_answers) k(key, hash, status, answer)
         on conflict do nothing;
-        exit when found;
+        get diagnostics v_new = row_count;
+        exit when v_new = cardinality(p_keys);
+        if not p_alone then
+            raise unique_violation using message = 'one of these requests was answered before: they have to come one by one';
+        end if;
         select true, i.body_hash, i.status, i.answer, i.suppressed into replayed, body_hash, status, answer, suppressed
-          from idempotency i where i.site_id = p_site and i.key = p_key;
+          from idempotency i where i.site_id = p_site and i.key = p_keys[1];
         if found then return; end if;   -- else it was too old and has just been removed: the key is free
         replayed := false;
     end loop;
@@ -55,13 +63,13 @@ begin
             suppressed := suppressed || coalesce((select array_agg(p_ids[v_first - 1 + place]) from unnest(v_places) place), '{}');
         end loop;
     end if;
-    if p_key is not null and suppressed <> '{}' then
-        update idempotency i set suppressed = submit.suppressed where i.site_id = p_site and i.key = p_key;
+    if p_keys <> '{}' and suppressed <> '{}' then
+        update idempotency i set suppressed = s.ids
+          from (select m.key, array_agg(x.id) as ids from unnest(submit.suppressed) x(id) join unnest(p_messages, p_key_of) m(id, key) on m.id = x.id >> 10
+                 where m.key is not null group by m.key) s
+         where i.site_id = p_site and i.key = s.key;
     end if;
 end $$;
-alter function submit(integer, text, bytea, smallint, bytea, timestamptz, bigint[], integer[], stream[], text[], text[], text[], text[], text[],
-                      text[], text[], integer, bigint[], bigint[], text[], text[], integer[], bigint[], timestamptz[], timestamptz[])
-    owner to gateway_maintain;
 
 -- Wake what a pause had parked, after the commit that took the hold away; only for one of the site's own broadcasts.
 create function wake_broadcast(p_broadcast bigint) returns integer language plpgsql security definer set search_path = public as $$
@@ -71,4 +79,12 @@ begin
     end if;
     return wake_held(p_broadcast, 0);
 end $$;
-alter function wake_broadcast(bigint) owner to gateway_maintain;
+
+do $$
+declare r record;
+begin
+    for r in select p.oid::regprocedure as name from pg_proc p
+              where p.pronamespace = 'public'::regnamespace and p.proname in ('submit', 'wake_broadcast') loop
+        execute format('alter function %s owner to gateway_maintain', r.name);
+    end loop;
+end $$;
