@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 from typing import Annotated
 
@@ -83,8 +84,13 @@ def check_content(subject: str, html: str, text: str) -> None:
     check_value(subject, "/subject")
     if not html and not text:
         raise Invalid([("/html", "expected html or text, or both")])
-    if "{" not in subject and "{" not in html and "{" not in text:
-        return
+    if "{" in subject or "{" in html or "{" in text:
+        _compile(subject, html, text)
+
+
+@functools.lru_cache(maxsize=64)
+def _compile(subject: str, html: str, text: str) -> None:
+    """Apps send the same content again and again, and compiling it took a tenth of a small request's time."""
     try:
         compile_template(subject, html, text)
     except TemplateError as error:

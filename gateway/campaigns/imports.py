@@ -46,7 +46,7 @@ async def run_import(pool: asyncpg.Pool, site_id: int, started: Import, file: IO
     Raises:
         StoreUnavailable: Postgres went away; the batches before stand, and the import is marked failed if that can be done.
     """
-    rows = read_rows(_lines(file))
+    rows = read_rows(read_lines(file))
     kept = 0
     status, detail = "completed", ""
     try:
@@ -125,7 +125,7 @@ def _merge(before: NewContact | None, row: ContactRow) -> NewContact:
     )
 
 
-def _lines(file: IO[bytes]) -> Iterator[str]:
+def read_lines(file: IO[bytes]) -> Iterator[str]:
     """Decoded lines; one above the limit is read past and comes as `TOO_LONG`. Bytes that are not UTF-8 stay visible."""
     while line := file.readline(LINE_LIMIT):
         if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
