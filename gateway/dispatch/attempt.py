@@ -3,7 +3,7 @@
 Owns the order of the steps, which is what makes a crash between any two of them harmless:
 
     TRY to the journal → make the bytes → MAIL, RCPT, DATA → DOT to the journal → lease proven? → content and dot
-    → reply → RES to the journal → outcome to the acknowledger
+    → reply to it → RES to the journal → outcome to the acknowledger
 
 The DOT is written before the lease is asked: a process that was stopped between the two finds itself fenced on waking, and the
 journal errs to "in doubt". Must not know SQL or how connections are paced.
@@ -122,8 +122,12 @@ class AttemptMaker:
             self._tell(self._unsendable(delivery, error))
             return None
 
+        dotted = False
+
         def before_dot() -> None:
+            nonlocal dotted
             self._journal.dotted(delivery.id, delivery.epoch)
+            dotted = True
             self._lease.require()
 
         try:
@@ -136,12 +140,20 @@ class AttemptMaker:
             self._journal.ended(delivery.id, delivery.epoch)
             self.hand_back([delivery])
             return None
-        self.conclude(delivery, disposition)
+        self.conclude(delivery, disposition, dotted=dotted)
         return disposition
 
-    def conclude(self, delivery: Leased, disposition: Disposition, lane_wait_s: float = 0.0) -> None:
-        """Write the outcome to the journal and hand it to the acknowledger."""
-        if disposition.outcome is not Outcome.IN_DOUBT:
+    def conclude(
+        self, delivery: Leased, disposition: Disposition, *, dotted: bool, lane_wait_s: float = 0.0
+    ) -> None:
+        """Write the outcome to the journal and hand it to the acknowledger.
+
+        The journal keeps replies to the final dot alone: whatever was refused before it may be tried again after a crash, and
+        what the reply meant (to a greeting, to MAIL, to RCPT) need not be guessed then.
+        """
+        if not dotted:
+            self._journal.ended(delivery.id, delivery.epoch)
+        elif disposition.outcome is not Outcome.IN_DOUBT:
             self._journal.answered(
                 delivery.id, delivery.epoch, disposition.code, disposition.enhanced, disposition.text
             )
@@ -176,7 +188,7 @@ class AttemptMaker:
         if delivery is not None:
             self._journal.tried(delivery.id, delivery.epoch)
             waits = disposition if disposition.outcome is Outcome.DEFERRED else _as_lane_deferral(disposition)
-            self.conclude(delivery, waits, lane_wait_s=max(0.0, lane.refused_until - now))
+            self.conclude(delivery, waits, dotted=False, lane_wait_s=max(0.0, lane.refused_until - now))
 
     def _ended_before(self, delivery: Leased) -> Result | None:
         """What ends a delivery before it is begun: a suppression that came meanwhile, or its expiry."""

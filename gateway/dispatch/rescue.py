@@ -94,7 +94,7 @@ class Rescuer:
                 text,
             )
         else:
-            disposition = classify(Reply(code or 451, enhanced, text), Stage.RCPT)
+            disposition = classify(Reply(code or 451, enhanced, text), Stage.DOT)
         return self._policies.result_of(
             disposition, delivery_id=delivery_id, epoch=epoch, attempts=0, priority=0
         )

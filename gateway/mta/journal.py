@@ -8,8 +8,8 @@ One short line a record, in the order of a delivery's life; the last one decides
 
     TRY id epoch                           an attempt has begun            → started
     DOT id epoch                           written before the final dot    → in doubt
-    RES id epoch code enhanced|- text      the receiver's reply was read   → result
-    END id epoch                           given up or handed back without a dot
+    RES id epoch code enhanced|- text      the reply to the dot was read   → result
+    END id epoch                           refused, given up or handed back without a dot
 
 A file that ends inside a line lost only that record: whoever wrote it never went on (`JournalError`).
 """
@@ -95,12 +95,12 @@ class Journal:
         self._append(b"DOT %d %d\n" % (delivery_id, epoch))
 
     def answered(self, delivery_id: int, epoch: int, code: int, enhanced: str | None, text: str) -> None:
-        """Append RES: a reply was read (code 0 and our own words where there was none before the dot)."""
+        """Append RES: the reply to the final dot was read."""
         line = f"RES {delivery_id} {epoch} {code} {enhanced or '-'} {_escape(text)}\n"
         self._append(line.encode("utf-8", "replace"))
 
     def ended(self, delivery_id: int, epoch: int) -> None:
-        """Append END: given up or handed back, and no dot was written."""
+        """Append END: refused, given up or handed back, and no dot was written."""
         self._append(b"END %d %d\n" % (delivery_id, epoch))
 
     def acknowledged(self, delivery_ids: Iterable[int]) -> None:

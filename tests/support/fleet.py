@@ -23,14 +23,12 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import asyncpg
 import msgspec
 
 from bench.load.ledger import Books, Findings, Ledger, compare
@@ -42,17 +40,14 @@ from gateway.mta.keys import generate_rsa_key, load_or_create_master_key, seal
 from gateway.store.books import read_books
 from gateway.store.pool import open_pool
 from gateway.throttle.shaping import Limits, Shaping
+from tests.support.accept import DAY_S, UNLIMITED, accept
 from tests.support.dispatcher_process import spawn
 from tests.support.sink import SinkServer
 
 TRANSACTIONAL, BULK = 0, 1
 SENDING_DOMAIN = "mail.sender.test"
-UNLIMITED = Limits(rate_per_s=100_000.0, burst=10_000, max_connections=1_000)
-"""Limits under which a scenario is about faults and not about rates."""
-
 _POLL_S = 0.02
 _LONG_S = 30.0
-_DAY_S = 86_400.0
 
 
 @cache
@@ -130,8 +125,8 @@ class Fleet:
         self._dispatchers: list[DispatcherProcess] = []
         self._stop_upkeep = asyncio.Event()
         self._upkeep: asyncio.Task[None] | None = None
-        self._site_id = 0
-        self._messages: dict[int, int] = {}  # by priority
+        self.site_id = 0
+        self.messages: dict[int, int] = {}  # by priority
 
     async def __aenter__(self) -> Self:
         await self.sink.start()
@@ -214,7 +209,7 @@ class Fleet:
         *,
         domains: int = 20,
         priority: int = BULK,
-        expires_s: float = _DAY_S,
+        expires_s: float = DAY_S,
         wake: bool = True,
     ) -> list[int]:
         """Accept deliveries, in one transaction for each 1,000, and wake them; their ids.
@@ -229,7 +224,7 @@ class Fleet:
         async with self.pool.acquire() as connection:
             for start in range(0, len(addresses), 1_000):
                 accepted, flows = await accept(
-                    connection, self._site_id, self._messages[priority], priority, addresses[start : start + 1_000],
+                    connection, self.site_id, self.messages[priority], priority, addresses[start : start + 1_000],
                     expires_s=expires_s, limits=self.limits,
                 )  # fmt: skip
                 ids += accepted
@@ -348,19 +343,19 @@ class Fleet:
         key_file = self.directory / "master.key"
         sealed = seal(_rsa_key(), load_or_create_master_key(key_file), SENDING_DOMAIN)
         async with self.pool.acquire() as connection:
-            self._site_id = await connection.fetchval(
+            self.site_id = await connection.fetchval(
                 "INSERT INTO site (name) VALUES ('scenario') RETURNING id"
             )
             domain_id = await connection.fetchval(
                 "INSERT INTO domain (site_id, name, status, selector, private_key_sealed, public_key) "
                 "VALUES ($1, $2, 'verified', 's1', $3, '') RETURNING id",
-                self._site_id, SENDING_DOMAIN, sealed,
+                self.site_id, SENDING_DOMAIN, sealed,
             )  # fmt: skip
             for priority, stream in ((TRANSACTIONAL, "transactional"), (BULK, "marketing")):
-                self._messages[priority] = await connection.fetchval(
+                self.messages[priority] = await connection.fetchval(
                     "INSERT INTO message (id, site_id, domain_id, stream, sender, subject, html, text) "
                     "VALUES (nextval('acceptance_id'), $1, $2, $3, $4, 'A scenario', '<p>Hello.</p>', 'Hello.') RETURNING id",
-                    self._site_id, domain_id, stream, f"Sender <news@{SENDING_DOMAIN}>",
+                    self.site_id, domain_id, stream, f"Sender <news@{SENDING_DOMAIN}>",
                 )  # fmt: skip
 
     def _config_file(self, host: str) -> Path:
@@ -394,46 +389,3 @@ def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
         lines.append(f"[{name}]")
         lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
-
-
-async def accept(
-    connection: asyncpg.pool.PoolConnectionProxy | asyncpg.Connection,
-    site_id: int,
-    message_id: int,
-    priority: int,
-    recipients: list[str],
-    *,
-    expires_s: float = _DAY_S,
-    limits: Limits = UNLIMITED,
-) -> tuple[list[int], dict[int, int]]:
-    """Accept deliveries as the gateway's door does, in one transaction, not yet woken; their ids, and flow → lowest id."""
-    names = [recipient.rpartition("@")[2] for recipient in recipients]
-    wanted = sorted(set(names))
-    count = len(wanted)
-    lanes = {
-        row["domain"]: row["lane_id"]
-        for row in await connection.fetch(
-            "SELECT domain, lane_id FROM ensure_lanes($1, $2, $3, $4)",
-            wanted, [limits.rate_per_s] * count, [float(limits.burst)] * count, [limits.max_connections] * count,
-        )
-    }  # fmt: skip
-    flows = {
-        row["lane_id"]: row["flow_id"]
-        for row in await connection.fetch(
-            "SELECT lane_id, flow_id FROM ensure_flows($1, $2::smallint, $3, 0)", list(lanes.values()), priority, site_id
-        )
-    }  # fmt: skip
-    number = await connection.fetchval("SELECT nextval('acceptance_id')")
-    ids = [number * 1024 + place for place in range(len(recipients))]
-    now = datetime.now(UTC)
-    total = len(ids)
-    await connection.execute(
-        "SELECT accept_deliveries($1, 0, $2::smallint, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        site_id, priority, now, ids, [message_id] * total, recipients, [None] * total,
-        [lanes[name] for name in names], [flows[lanes[name]] for name in names],
-        [now] * total, [now + timedelta(seconds=expires_s)] * total,
-    )  # fmt: skip
-    lowest: dict[int, int] = {}
-    for delivery_id, name in zip(ids, names, strict=True):
-        lowest.setdefault(flows[lanes[name]], delivery_id)
-    return ids, lowest
