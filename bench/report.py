@@ -47,7 +47,7 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     median: float
     min: float
     max: float
-    values: Sequence[float]
+    values: tuple[float, ...]
     reach: Reach | None = None
 
 
@@ -56,7 +56,7 @@ class Code(msgspec.Struct, frozen=True):
 
     commit: str
     fingerprint: str
-    dirty: Sequence[str]
+    dirty: tuple[str, ...]
     moved: bool = False
 
 
@@ -77,8 +77,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     figures: Mapping[str, Figure]
     settings: Mapping[str, Any]
-    series: Mapping[str, Sequence[Mapping[str, float]]] = {}
-    notes: Sequence[str] = ()
+    series: Mapping[str, list[dict[str, float]]] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +95,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     settings: Mapping[str, Any]
     figures: Mapping[str, Figure]
-    series: Mapping[str, Sequence[Mapping[str, float]]] = {}
-    notes: Sequence[str] = ()
+    series: Mapping[str, list[dict[str, float]]] = {}
+    notes: tuple[str, ...] = ()
 
 
 def figure(
@@ -117,7 +117,7 @@ def figure(
         high, low = (median, median) if judged == "median" else (max(runs), min(runs))
         met = (at_most is None or high <= at_most) and (at_least is None or low >= at_least)
         reach = Reach(at_most, at_least, judged, met)
-    return Figure(unit, median, min(runs), max(runs), runs, reach)
+    return Figure(unit, median, min(runs), max(runs), tuple(runs), reach)
 
 
 def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:
@@ -138,7 +138,7 @@ def read_code(root: Path = ROOT) -> Code:
     """The code at hand: commit, fingerprint, and what differs from the commit."""
     commit = _git(root, "rev-parse", "HEAD").strip() or "unknown"
     status = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *_MEASURED)
-    dirty = [line[3:] for line in status.splitlines() if _is_code(line[3:])]
+    dirty = tuple(line[3:] for line in status.splitlines() if _is_code(line[3:]))
     return Code(commit, fingerprint(root), dirty)
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bench.load.http import Client, Load, answer_length, post
+
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nx-request-id: 1\r\n\r\nhello"
+
+
+class Wire(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def _client() -> tuple[Client, Load, Wire]:
+    load = Load([post("/v1/messages", "key", b"{1}"), post("/v1/messages", "key", b"{2}")])
+    client, wire = Client(load), Wire()
+    client.connection_made(wire)
+    return client, load, wire
+
+
+def test_a_request_is_whole() -> None:
+    assert post("/x", "k", b"{}").endswith(
+        b"Authorization: Bearer k\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    )
+
+
+def test_the_length_is_found_in_any_case() -> None:
+    assert answer_length(b"HTTP/1.1 202 Accepted\r\nCONTENT-Length: 17\r\n") == 17
+    with pytest.raises(ValueError, match="Content-Length"):
+        answer_length(b"HTTP/1.1 202 Accepted\r\n")
+
+
+async def test_an_answer_in_pieces_is_counted_once_and_the_next_request_follows() -> None:
+    client, load, wire = _client()
+    for byte in ACCEPTED:
+        client.data_received(bytes([byte]))
+    assert len(load.latencies_s) == 1
+    assert [request[-3:] for request in wire.written] == [b"{1}", b"{2}"]
+
+
+async def test_what_is_not_accepted_is_kept_as_an_error() -> None:
+    client, load, _ = _client()
+    client.data_received(ACCEPTED.replace(b"202", b"503"))
+    assert not load.latencies_s
+    assert load.first_errors
+
+
+async def test_a_load_that_stops_closes_after_the_answer() -> None:
+    client, load, wire = _client()
+    load.stopping = True
+    client.data_received(ACCEPTED)
+    assert wire.is_closed
+    client.connection_lost(None)
+    assert client.closed.done()
+    assert not load.first_errors
