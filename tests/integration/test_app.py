@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import asyncpg
 import psutil
 import pytest
 
@@ -28,7 +29,7 @@ from tests.support.postgres import Cluster
 pytestmark = pytest.mark.slow
 
 
-def eventually(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def eventually(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Processes have no event to wait for."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
@@ -55,17 +56,9 @@ class Ground:
             "GATEWAY_DSN": "",
         }
 
-    def run(self, *options: str) -> Program:
-        return Program(
-            "gateway.cli",
-            "run",
-            "--roles",
-            "listen",
-            "--json",
-            *options,
-            log_path=self.log,
-            env={**os.environ, **self.env},
-        )
+    def run(self, *options: str, roles: str = "listen") -> Program:
+        arguments = ("run", "--roles", roles, "--json", *options)
+        return Program("gateway.cli", *arguments, log_path=self.log, env={**os.environ, **self.env})
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -110,6 +103,11 @@ def test_runs_until_sigterm_and_leaves_nothing(ground: Ground) -> None:
         assert gateway.stop() == Exit.OK
     assert not (ground.data / "run.json").exists()
     eventually(lambda: not alive(everything))
+    # A command that needs the database while nothing runs starts it for its own time.
+    assert ground.command("books", "--deep").returncode == Exit.OK
+    assert not any(
+        str(ground.data) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])
+    )
 
 
 def test_all_ends_with_it_when_it_is_killed(ground: Ground) -> None:
@@ -167,6 +165,25 @@ async def test_a_configured_database_is_migrated_only_when_asked(cluster: Cluste
         assert not (ground.data / "postgres").exists()
     finally:
         await cluster.drop_database(dsn)
+
+
+async def test_a_restored_database_is_noticed_and_reconciled(ground: Ground) -> None:
+    with ground.run(roles="dispatch"):
+        remembers = ground.data / "dispatch/fleet.json"
+        eventually(lambda: remembers.exists() and json.loads(remembers.read_text())["tick"] > 1)
+    with ground.run() as gateway:  # as from a backup that was made before any dispatcher had lived
+        connection = await asyncpg.connect(gateway.said["dsn"])
+        await connection.execute("SELECT setval('fleet_tick', 1, false)")
+        await connection.close()
+        assert json.loads(ground.command("reconcile", "--json").stdout)["held"] is False
+    with ground.run(roles="dispatch"):
+        eventually(lambda: json.loads(ground.command("reconcile", "--json").stdout)["held"])
+        done = ground.command("reconcile", "--in-doubt")
+        assert done.returncode == Exit.OK
+        assert "dispatchers claim again" in done.stdout
+    with ground.run(roles="dispatch"):  # and is not held a second time
+        eventually(lambda: ground.log.read_text().count("dispatcher.started") == 3)
+        assert json.loads(ground.command("reconcile", "--json").stdout)["held"] is False
 
 
 class Children:
