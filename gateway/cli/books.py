@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from gateway.app.database import connection
 from gateway.app.exits import Exit
-from gateway.cli.common import DEFAULTS, Common, number_of, print_json, print_table, say, without_zeros
+from gateway.cli.common import DEFAULTS, Common, number_of, print_json, print_table, say
 from gateway.model.delivery import DeliveryState
 from gateway.model.ids import Prefix, encode
 from gateway.store.books import SINGLE_MESSAGES, Account, Books, read_books
@@ -41,7 +41,7 @@ async def books(
 
 def _show(found: Books) -> None:
     overall = found.overall
-    states = [state.value for state in DeliveryState if state in without_zeros(overall.states)]
+    states = [state.value for state in DeliveryState if overall.count(state)]
     rows = [[_name(account), *_cells(account, states)] for account in found.accounts]
     print_table(["", "accepted", *states, "difference"], [*rows, ["all", *_cells(overall, states)]])
     proof = " and proven id by id" if found.deep else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -116,8 +116,3 @@ def number_of(prefix: Prefix, text: str, option: str) -> int:
         return decode(prefix, text)
     except Invalid as error:
         raise UsageError(f'{option}: "{text}": {error}') from error
-
-
-def without_zeros(counts: Mapping[str, int]) -> dict[str, int]:
-    """The entries that are not 0."""
-    return {name: n for name, n in counts.items() if n}

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from demo.processes import ROOT
+from gateway.store.embedded import EmbeddedPostgres
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,8 @@ def test_all_it_started_ends_with_it(tmp_path: Path, how: signal.Signals) -> Non
     while left := alive_in(tmp_path):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+    for folder in tmp_path.iterdir():  # after a SIGKILL nobody is left to tidy up
+        shutil.rmtree(EmbeddedPostgres(folder / "data/postgres").socket_dir, ignore_errors=True)
     if how != signal.SIGKILL:
         assert process.returncode == 130
         assert not list(tmp_path.iterdir())
