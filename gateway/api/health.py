@@ -36,7 +36,7 @@ async def readyz(call: Call) -> Health:
 
 
 @routes.add(
-    "GET", "/metrics", answer=str, access=Access.PUBLIC, own_transaction=True, media_type="text/plain; version=0.0.4; charset=utf-8"
+    "GET", "/metrics", answer=str, access=Access.PUBLIC, own_transaction=True, media_type="text/plain; version=0.0.4"
 )  # fmt: skip
 async def metrics(call: Call) -> Reply:
     """Give the metrics of this process to Prometheus."""

@@ -102,7 +102,7 @@ async def list_imports(call: Call) -> Page[ImportView]:
 
 
 @routes.add(
-    "GET", "/v1/imports/template.csv", answer=str, scopes={"read", "contacts"}, own_transaction=True, media_type="text/csv; charset=utf-8"
+    "GET", "/v1/imports/template.csv", answer=str, scopes={"read", "contacts"}, own_transaction=True, media_type="text/csv"
 )  # fmt: skip
 async def get_csv_template(_: Call) -> Reply:
     """Give a CSV file to start from."""
