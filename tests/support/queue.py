@@ -230,3 +230,15 @@ async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float 
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.02)
+
+
+def explained(message: str) -> dict[str, Any]:
+    """The plan in a message of auto_explain with `log_format = json`."""
+    return msgspec.json.decode(message[message.index("{") :])["Plan"]
+
+
+def nodes(plan: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """A plan's nodes, the top one first."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
