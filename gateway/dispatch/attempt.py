@@ -87,6 +87,10 @@ class AttemptMaker:
         """Whether what is claimed could be sent."""
         return not self.draining and self._lease.proven
 
+    def heard_since(self, moment: float) -> bool:
+        """Whether the database has confirmed since `moment` (monotonic) that it is the one we know and that we live."""
+        return self._lease.renewed_since(moment)
+
     async def connect(self, delivery: Leased) -> Session:
         """Open a session towards the delivery's domain.
 

@@ -51,6 +51,7 @@ class Feeder:
         self._suspects: deque[tuple[Granted, Leased]] = deque()
         self._progress = asyncio.Event()
         self._lost_claim = False
+        self._lost_at = 0.0
         self._log = get_logger()
         self.attempts: AttemptMaker | None = None  # wired by run: they know each other
 
@@ -81,7 +82,7 @@ class Feeder:
                 got = await self._claim_once(attempts)
             except STORE_ERRORS as error:
                 self._log.warning(Event.CLAIM_FAILED, error=str(error))
-                self._lost_claim = True
+                self._lost_claim, self._lost_at = True, self._clock.monotonic()
                 await self._clock.sleep(0.5)
                 continue
             if got:
@@ -124,6 +125,8 @@ class Feeder:
         if self._acknowledger.backlog > max(config.in_flight, 2 * config.ack_rows) or not attempts.may_claim:
             return False
         if self._lost_claim:
+            if not attempts.heard_since(self._lost_at):
+                return False  # what answers again may be an older backup: the heartbeat sees that, a claim would not
             async with self._pool.acquire() as connection:
                 await self._queue.release_unknown(connection, self._known_ids())
             self._lost_claim = False

@@ -7,6 +7,7 @@ monotonic clock, while we were connected all along; after an outage of the datab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -22,7 +23,7 @@ JOURNAL_GRACE_S: Final = 30.0
 
 
 class Fenced(GatewayError):
-    """We were declared dead: what we held belongs to others now. The process ends and begins a new life."""
+    """We were declared dead, or the database went back: what we held is not ours now. The process ends and begins a new life."""
 
 
 class LeaseUnproven(GatewayError):
@@ -36,10 +37,16 @@ class Lease:
     def __init__(self, clock: Clock, lease_s: float) -> None:
         self._clock, self._lease_s = clock, lease_s
         self._until = clock.monotonic()
+        self._renewed_at = -math.inf
 
     def renew(self, sent_at: float) -> None:
         """Take a confirmed heartbeat that was sent at `sent_at` (monotonic)."""
         self._until = max(self._until, sent_at + self._lease_s * PROVEN_SHARE)
+        self._renewed_at = max(self._renewed_at, sent_at)
+
+    def renewed_since(self, moment: float) -> bool:
+        """Whether a heartbeat that was sent after `moment` (monotonic) was confirmed."""
+        return self._renewed_at > moment
 
     @property
     def proven(self) -> bool:

@@ -1,8 +1,8 @@
 """One dispatcher process: wired, started, drained.
 
 Owns the order of a life: is this the database we knew → a new incarnation and its journal → rescue of the dead of this host →
-heartbeat, feeder and acknowledger until told to stop → drain → close. Ends with `Fenced` when peers called it dead: then it
-must not acknowledge anything but what its journal keeps, and its successor takes over.
+heartbeat, feeder and acknowledger until told to stop → drain → close. Ends with `Fenced` when peers called it dead, or the
+database went back: then it must not acknowledge anything but what its journal keeps, and its successor takes over.
 """
 
 from __future__ import annotations
@@ -200,6 +200,10 @@ class Dispatcher:
         if moved is None:
             raise Fenced(
                 f"incarnation {self._incarnation} was declared dead by a peer: it was silent for a lease"
+            )
+        if moved[1] < self._tick:
+            raise Fenced(
+                f"the database was restored: it is at tick {moved[1]}, we saw {self._tick}; a new life holds the fleet"
             )
         self._lease.renew(sent_at)
         self._tick = moved[1]

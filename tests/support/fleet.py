@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import asyncpg
 import msgspec
 
 from bench.load.ledger import Books, Findings, Ledger, compare
@@ -130,7 +131,7 @@ class Fleet:
 
     async def __aenter__(self) -> Self:
         await self.sink.start()
-        self.pool = await open_pool(self.dsn, max_size=4, application_name="scenario")
+        self.pool = await self._open()
         await self._make_site()
         self.start_upkeep()
         return self
@@ -191,6 +192,14 @@ class Fleet:
             self._stop_upkeep.set()
             upkeep, self._upkeep = self._upkeep, None
             await upkeep
+
+    async def reconnect(self) -> None:
+        """Open the scenario's own connections anew, after Postgres was restarted."""
+        self.pool.terminate()
+        self.pool = await self._open()
+
+    async def _open(self) -> asyncpg.Pool:
+        return await open_pool(self.dsn, max_size=4, application_name="scenario")
 
     def lose_host(self, host: str) -> None:
         """The machine is gone, with its journals."""
