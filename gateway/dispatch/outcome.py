@@ -91,6 +91,7 @@ class Acknowledger:
         self._writing: Sequence[Result] = ()
         self._something = asyncio.Event()  # there is a backlog
         self._full = asyncio.Event()
+        self._turn = asyncio.Lock()  # one writer: a flush may come while the loop writes
         self._log = get_logger()
 
     @property
@@ -129,9 +130,16 @@ class Acknowledger:
         return True
 
     async def _write(self) -> bool:
+        async with self._turn:
+            return await self._write_batch()
+
+    async def _write_batch(self) -> bool:
         if not self._writing:
             self._writing, self._waiting = self._waiting, []
             self._full.clear()
+            if not self._writing:
+                self._something.clear()
+                return True
         try:
             async with self._pool.acquire() as connection:
                 await self._queue.acknowledge(connection, self._writing)
