@@ -18,7 +18,7 @@ help: ## List these targets
 setup: ## Create .venv and install what is locked (fast when nothing changed)
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 
-demo: setup ## Send mail through the whole gateway on this machine and show it (HIDE=1: no screen)
+demo: setup ## Send mail through the whole gateway on this machine and show it (HIDE=1: the receiver hides one message; it must fail)
 	@$(PY) -m demo $(if $(HIDE),--hide)
 
 run: setup ## Run the gateway as config/gateway.toml says
