@@ -18,12 +18,14 @@ from gateway.api.errors import ProblemBody, describe
 from gateway.api.page import Page, page
 from gateway.api.serving import Reply, digest, idempotency_key, read_body
 from gateway.api.submission import (
+    INLINE,
     ITEMS_LIMIT,
     REQUEST_RECIPIENTS_LIMIT,
     Checked,
     Content,
     MessageBody,
     check,
+    has_variables,
     submission,
 )
 from gateway.errors import Invalid, NotFound, Problem
@@ -224,7 +226,7 @@ async def _prepare(call: Call, item: MessageBody, now: datetime) -> Submission:
 async def _content(call: Call, checked: Checked) -> Content:
     item = checked.item
     if checked.template_id is None:
-        return Content(item.subject or "", item.html, item.text)
+        return Content(item.subject or "", item.html, item.text, INLINE if has_variables(item) else "")
     async with as_site(call.services.pool, call.site_id) as connection:
         try:
             template = await templates.get_template(connection, checked.template_id)
@@ -264,8 +266,8 @@ def _reply(accepted: Accepted) -> Reply:
 
 
 def _summary(message: Message) -> MessageSummary:
-    number, _, version = message.template.partition("@")
-    template = f"{encode(Prefix.TEMPLATE, int(number))}@{version}" if number else ""
+    number, at, version = message.template.partition("@")
+    template = f"{encode(Prefix.TEMPLATE, int(number))}@{version}" if at else message.template
     return MessageSummary(
         encode(Prefix.MESSAGE, message.id),
         message.stream,

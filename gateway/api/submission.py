@@ -30,6 +30,9 @@ ITEMS_LIMIT: Final = 1_000
 REQUEST_RECIPIENTS_LIMIT: Final = 10_000
 """Recipients of all items of one request together: they are one transaction."""
 
+INLINE: Final = "inline"
+"""In place of a template's name: own content with variables."""
+
 _VARIABLES_LIMIT: Final = 65_536
 _AHEAD_LIMIT: Final = timedelta(days=90)
 _HEADERS_LIMIT: Final = 50
@@ -50,7 +53,7 @@ Recipients = Annotated[list[str | RecipientBody], Meta(min_length=1, max_length=
 
 
 class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sender": "from"}):
-    """A message: its own content, or a template; subject, html and text may hold Liquid tags."""
+    """A message: its own content, or a template. Own content goes out as it stands, or, with variables, as Liquid."""
 
     sender: str | Mailbox
     to: str | RecipientBody | Recipients
@@ -68,7 +71,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 
 
 class Content(msgspec.Struct, frozen=True):
-    """Where a message's words come from; `template` is a name for people, empty for own content."""
+    """A message's words. `template` names where they come from; empty: they go out as they stand, without Liquid."""
 
     subject: str
     html: str
@@ -95,7 +98,7 @@ def check(item: MessageBody, now: datetime, expiry: ExpiryConfig) -> Checked:
     if item.template is UNSET:
         if item.subject is UNSET:
             raise Invalid([("/subject", "required, unless there is a template")])
-        check_content(item.subject, item.html, item.text)
+        check_content(item.subject, item.html, item.text, liquid=has_variables(item))
         template_id = None
     else:
         if item.subject is not UNSET or item.html or item.text:
@@ -113,6 +116,12 @@ def check(item: MessageBody, now: datetime, expiry: ExpiryConfig) -> Checked:
         for index, one in enumerate(given)
     ]
     return Checked(item, sender, template_id, Deliveries(recipients, domains, variables, due_at, expires_at))
+
+
+def has_variables(item: MessageBody) -> bool:
+    """Whether an item's content is to be rendered: it, or one of its recipients, has variables."""
+    given = item.to if isinstance(item.to, list) else [item.to]
+    return bool(item.variables) or any(not isinstance(one, str) and one.variables for one in given)
 
 
 def submission(checked: Checked, content: Content, domain_id: int) -> Submission:

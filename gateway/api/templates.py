@@ -75,7 +75,7 @@ async def change_template(call: Call, data: NewTemplate) -> TemplateView:
     return _view(changed)
 
 
-def check_content(subject: str, html: str, text: str) -> None:
+def check_content(subject: str, html: str, text: str, *, liquid: bool = True) -> None:
     """Check that content can be rendered and sent.
 
     Raises:
@@ -84,7 +84,7 @@ def check_content(subject: str, html: str, text: str) -> None:
     check_value(subject, "/subject")
     if not html and not text:
         raise Invalid([("/html", "expected html or text, or both")])
-    if "{" in subject or "{" in html or "{" in text:
+    if liquid and ("{" in subject or "{" in html or "{" in text):
         _compile(subject, html, text)
 
 

@@ -102,8 +102,8 @@ async def test_a_batch_is_answered_item_by_item(app: Client, pool: asyncpg.Pool)
         ({"subject": "a\0b"}, "/subject"),
         ({"subject": None}, "/subject"),
         ({"text": None}, "/html"),
-        ({"text": "{{ a"}, "/text"),
-        ({"html": "{% nonsense %}"}, "/html"),
+        ({"text": "{{ a", "variables": {"a": 1}}, "/text"),
+        ({"html": "{% nonsense %}", "variables": {"a": 1}}, "/html"),
         ({"headers": {"X-A": "b\r\nBcc: x@y.example"}}, "/headers/X-A"),
         ({"headers": {"Bcc": "x@y.example"}}, "/headers/Bcc"),
         ({"headers": {"X A": "b"}}, "/headers/X A"),
@@ -165,6 +165,15 @@ async def test_a_template_is_pinned_when_it_is_accepted(app: Client, pool: async
     row = await pool.fetchrow("SELECT subject, html FROM message")
     assert tuple(row or ()) == ("Hello {{ n }}", "<p>{{ n }}</p>")
     assert (await app.get(f"/v1/messages/{sent['id']}"))["template"] == f"{template['id']}@1"
+
+
+async def test_own_content_is_liquid_with_variables_and_literal_without(
+    app: Client, pool: asyncpg.Pool
+) -> None:
+    await app.post("/v1/messages", mail(text="{{ literally"))
+    await app.post("/v1/messages", mail(text="{{ a }}", to={"email": "b@c.example", "variables": {"a": 1}}))
+    assert [row[0] for row in await pool.fetch("SELECT template FROM message ORDER BY id")] == ["", "inline"]
+    assert [one["template"] for one in (await app.get("/v1/messages"))["data"]] == ["", "inline"]
 
 
 async def test_the_suppressed_are_told_at_once_and_again(app: Client) -> None:
