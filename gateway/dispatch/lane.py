@@ -108,7 +108,8 @@ class LaneRunner:
         self._staff()
 
     def _staff(self) -> None:
-        while len(self._workers) < min(self.slots, len(self._waiting)):
+        # A worker with a delivery in its hands may wait ten minutes for a reply: the others do not wait with it.
+        while len(self._workers) < min(self.slots, len(self._waiting) + len(self._sending)):
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._ended)
@@ -150,7 +151,9 @@ class LaneRunner:
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if not worker.cancelled() and (error := worker.exception()) is not None:
+        if worker.cancelled():
+            return  # aborted: what waits is not begun any more
+        if (error := worker.exception()) is not None:
             self._host.failed(error)
         elif self._waiting:
             self._staff()  # something came between its last look and its end
@@ -159,9 +162,11 @@ class LaneRunner:
         session: Session | None = None
         try:
             while self._waiting:
-                if session is None or not session.usable or session.transactions >= self._per_connection:
-                    if session is not None:
-                        await session.quit()
+                if session is not None and not (session.usable and session.transactions < self._per_connection):
+                    await session.quit()
+                    session = None
+                    continue  # another worker may have taken the last one meanwhile
+                if session is None:
                     session = await self._open()
                     if session is None:
                         return

@@ -113,3 +113,19 @@ async def test_a_receiver_that_hangs_up_after_each_message_does_not_make_its_lan
         findings = await fleet.check()
         assert findings.duplicates == ()
         assert await fleet.ids_in("delivered") == set(ids)
+
+
+async def test_a_reply_that_does_not_come_holds_one_connection_and_not_the_lane(
+    db: str, tmp_path: Path
+) -> None:
+    async with Fleet(db, tmp_path) as fleet:
+        await fleet.submit(["hang.u@d.test"])  # for the ten minutes that RFC 5321 gives a reply to the dot
+        await fleet.start("here")
+        await fleet.taken(1)
+        others = await fleet.submit(["ann@d.test"])
+
+        async def delivered() -> bool:
+            return await fleet.ids_in("delivered") == set(others)
+
+        await fleet.until("the next one in the lane is delivered", delivered)
+        await fleet.check(settled=False)
