@@ -64,7 +64,9 @@ async def open_services(
     )
     try:
         async with Waker(dsn, role=ROLE, clock=clock) as waker:
-            intake = Intake(pool, LaneMap(pool, shaping.for_domain, clock), waker, clock)
+            timeout_s = config.database.acquire_timeout_s
+            lanes = LaneMap(pool, shaping.for_domain, clock, acquire_timeout_s=timeout_s)
+            intake = Intake(pool, lanes, waker, clock, acquire_timeout_s=timeout_s)
             yield Services(
                 config=config,
                 clock=clock,

@@ -56,6 +56,9 @@ async def run_scheduler(
                 except StoreUnavailable:
                     await _pause(stop, clock, _OUTAGE_S)
                     continue
+                except Exception:  # told by the round: one broadcast's trouble must not stop the others
+                    await _pause(stop, clock, _OUTAGE_S)
+                    continue
                 if not busy:
                     await _pause(stop, clock, _ROUND_S)
     finally:
@@ -74,21 +77,36 @@ class Scheduler:
 
         Raises:
             StoreUnavailable: Postgres went away; what was committed stands.
+            Exception: one broadcast could not be worked on; the others were.
         """
-        busy = False
         with outages_named("reading broadcasts"):
             async with self._pool.acquire() as connection:
                 working = await broadcasts.working(connection)
+        busy, failed = False, None
         for broadcast in working:
             if stop is not None and stop.is_set():
                 return False
-            if broadcast.state is BroadcastState.CANCELLED:
-                busy = await self.clear(broadcast) or busy
-            elif broadcast.state is not BroadcastState.PAUSED and not broadcast.expanded:
-                busy = await self.expand(broadcast.id) or busy
-            else:
-                await self.complete(broadcast)
+            try:
+                busy = await self._turn(broadcast) or busy
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # the others have their turn first
+                state = broadcast.state
+                log.exception(
+                    Event.BROADCAST_STATE, broadcast_id=broadcast.id, before=state, after=state, cause="error"
+                )
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return busy
+
+    async def _turn(self, broadcast: Broadcast) -> bool:
+        if broadcast.state is BroadcastState.CANCELLED:
+            return await self.clear(broadcast)
+        if broadcast.state is not BroadcastState.PAUSED and not broadcast.expanded:
+            return await self.expand(broadcast.id)
+        await self.complete(broadcast)
+        return False
 
     async def expand(self, broadcast_id: int) -> bool:
         """Accept the next chunk of a broadcast; return whether there may be more.

@@ -35,6 +35,7 @@ _SUBMIT = _SQL.submit
 _ACCEPT_DELIVERIES = _SQL.accept_deliveries
 
 _MISMATCH: Final = "this Idempotency-Key was used with another request; expected a new key"
+_ACQUIRE_TIMEOUT_S: Final = 5.0
 _BLOCK: Final = 32
 _BLOCK_AGE_S: Final = 5.0
 
@@ -88,8 +89,10 @@ class Numbers:
     """Numbers of the sequence `acceptance_id`, fetched some at a time."""
 
     # Mutable on purpose: a block of numbers. What is left of one after 5 s is thrown away, so that ids stay sorted by time.
-    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
-        self._pool, self._clock = pool, clock
+    def __init__(
+        self, pool: asyncpg.Pool, clock: Clock, *, acquire_timeout_s: float = _ACQUIRE_TIMEOUT_S
+    ) -> None:
+        self._pool, self._clock, self._timeout_s = pool, clock, acquire_timeout_s
         self._block: deque[int] = deque()
         self._fetched_at = clock.monotonic()
         self._fetching = asyncio.Lock()
@@ -109,7 +112,8 @@ class Numbers:
                 if len(self._block) >= count:
                     continue
                 with outages_named("reserving numbers"):
-                    rows = await self._pool.fetch(_RESERVE, count + _BLOCK)
+                    async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                        rows = await connection.fetch(_RESERVE, count + _BLOCK)
                 self._fetched_at = self._clock.monotonic()
                 self._block.extend(row[0] for row in rows)
 
@@ -132,9 +136,18 @@ class Intake:
     """What one process needs to accept deliveries: numbers, lanes, and somebody to wake them."""
 
     # Mutable on purpose: the keys whose requests are in flight here.
-    def __init__(self, pool: asyncpg.Pool, lanes: LaneMap, waker: Waker, clock: Clock) -> None:
-        self._pool, self._lanes, self._waker = pool, lanes, waker
-        self.numbers = Numbers(pool, clock)
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        lanes: LaneMap,
+        waker: Waker,
+        clock: Clock,
+        *,
+        acquire_timeout_s: float = _ACQUIRE_TIMEOUT_S,
+    ) -> None:
+        """Take what it works with; who finds no free connection within `acquire_timeout_s` is told that we are unavailable."""
+        self._pool, self._lanes, self._waker, self._timeout_s = pool, lanes, waker, acquire_timeout_s
+        self.numbers = Numbers(pool, clock, acquire_timeout_s=acquire_timeout_s)
         self._group = GroupCommit[_Request, Accepted](self._commit, lambda request: request.weight)
         self._in_flight: dict[tuple[int, str], tuple[bytes, asyncio.Task[Accepted]]] = {}
 
@@ -206,29 +219,30 @@ class Intake:
             key=lambda pair: pair[0].key,
         )
         with outages_named("accepting messages"):
-            row = await self._pool.fetchrow(
-                _SUBMIT,
-                site_id,
-                [once.key for once, _ in keyed],
-                [once.digest for once, _ in keyed],
-                [once.status for once, _ in keyed],
-                [answer for _, answer in keyed],
-                max(request.accepted_at for request in requests),
-                [number for number, _, _ in entries],
-                [key for _, _, key in entries],
-                [m.domain_id for m in messages],
-                [m.stream for m in messages],
-                [m.sender for m in messages],
-                [m.reply_to for m in messages],
-                [m.subject for m in messages],
-                [m.html for m in messages],
-                [m.text for m in messages],
-                [m.headers for m in messages],
-                [m.template for m in messages],
-                sum(len(m.deliveries.recipients) for m in messages if m.stream is Stream.TRANSACTIONAL),
-                *rows.columns,
-                len(requests) == 1,
-            )
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                row = await connection.fetchrow(
+                    _SUBMIT,
+                    site_id,
+                    [once.key for once, _ in keyed],
+                    [once.digest for once, _ in keyed],
+                    [once.status for once, _ in keyed],
+                    [answer for _, answer in keyed],
+                    max(request.accepted_at for request in requests),
+                    [number for number, _, _ in entries],
+                    [key for _, _, key in entries],
+                    [m.domain_id for m in messages],
+                    [m.stream for m in messages],
+                    [m.sender for m in messages],
+                    [m.reply_to for m in messages],
+                    [m.subject for m in messages],
+                    [m.html for m in messages],
+                    [m.text for m in messages],
+                    [m.headers for m in messages],
+                    [m.template for m in messages],
+                    sum(len(m.deliveries.recipients) for m in messages if m.stream is Stream.TRANSACTIONAL),
+                    *rows.columns,
+                    len(requests) == 1,
+                )
         assert row is not None, "a function with out parameters gives one row"
         suppressed = frozenset[int](row["suppressed"] or ())
         if row["replayed"]:

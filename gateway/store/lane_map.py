@@ -75,9 +75,11 @@ class LaneMap:
         clock: Clock,
         *,
         max_entries: int = MAX_ENTRIES,
+        acquire_timeout_s: float = 5.0,
     ) -> None:
         """Take the rules as a function: domain (lower case, A-labels) → limits of its lane, should it have to be made."""
         self._pool, self._limits, self._clock, self._max_entries = pool, limits, clock, max_entries
+        self._timeout_s = acquire_timeout_s
         self._groups: OrderedDict[FlowKey, tuple[float, dict[str, Target]]] = OrderedDict()
         self._lanes: dict[str, int] = {}
         self._lanes_began_at = clock.monotonic()
@@ -113,9 +115,10 @@ class LaneMap:
     async def _ensure(self, key: FlowKey, domains: Sequence[str]) -> dict[str, Target]:
         lanes = await self._ensure_lanes(domains)
         with outages_named("making flows"):
-            rows = await self._pool.fetch(
-                _ENSURE_FLOWS, sorted(set(lanes.values())), key.priority, key.site_id, key.broadcast_id
-            )
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                rows = await connection.fetch(
+                    _ENSURE_FLOWS, sorted(set(lanes.values())), key.priority, key.site_id, key.broadcast_id
+                )
         flows: dict[int, int] = {row["lane_id"]: row["flow_id"] for row in rows}
         return {domain: Target(lane, flows[lane]) for domain, lane in lanes.items()}
 
@@ -128,13 +131,14 @@ class LaneMap:
         if missing:
             limits = [self._limits(domain) for domain in missing]
             with outages_named("making lanes"):
-                rows = await self._pool.fetch(
-                    _ENSURE_LANES,
-                    missing,
-                    [limit.rate_per_s for limit in limits],
-                    [float(limit.burst) for limit in limits],
-                    [limit.max_connections for limit in limits],
-                )
+                async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                    rows = await connection.fetch(
+                        _ENSURE_LANES,
+                        missing,
+                        [limit.rate_per_s for limit in limits],
+                        [float(limit.burst) for limit in limits],
+                        [limit.max_connections for limit in limits],
+                    )
             memory.update((row["domain"], row["lane_id"]) for row in rows)
         return {domain: memory[domain] for domain in domains}
 

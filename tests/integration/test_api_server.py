@@ -232,3 +232,17 @@ async def test_the_openapi_document_has_every_route(world: World) -> None:
     )
     metrics = await world.http.get("/metrics")
     assert 'gateway_api_duration_seconds_count{route="GET /openapi.json",status="200"} 1.0' in metrics.text
+
+
+async def test_when_no_connection_is_free_the_answer_is_503(db: str, tmp_path: Path) -> None:
+    database = DatabaseConfig(dsn=db, data_dir=str(tmp_path), api_pool_size=2, acquire_timeout_s=0.2)
+    async with open_world(db, tmp_path, database=database) as world:
+        app = await world.site(domain="acme.example")
+        mail = {"from": "a@acme.example", "to": "b@c.example", "subject": "s", "text": "t"}
+        await app.post("/v1/messages", mail)
+        async with world.services.pool.acquire(), world.services.pool.acquire():
+            for method, path, body in (("GET", "/v1/lists", None), ("POST", "/v1/messages", mail)):
+                response = await app.call(method, path, body)
+                assert (response.status_code, response.json()["type"]) == (503, "unavailable")
+        await app.post("/v1/messages", mail)
+        assert len((await app.get("/v1/messages"))["data"]) == 2, "nothing of what was refused"

@@ -250,3 +250,26 @@ async def test_the_scheduler_runs_until_it_is_told_to_stop(
         stop.set()
         await running
     await check_whole(pool, 25)
+
+
+async def test_one_broadcast_in_trouble_does_not_stop_the_others(
+    world: World, app: Client, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = await make_broadcast(app, "acme.example", people(15))
+    good = await make_broadcast(app, "acme.example", people(15))
+    real = broadcasts.audience
+
+    async def fails(connection: Any, broadcast: broadcasts.Broadcast, limit: int) -> Any:
+        if broadcast.id == decode(Prefix.BROADCAST, bad["id"]):
+            raise RuntimeError("in trouble")
+        return await real(connection, broadcast, limit)
+
+    monkeypatch.setattr(broadcasts, "audience", fails)
+    for draft in (bad, good):
+        await act(app, draft, "send", 202)
+    scheduler = make_scheduler(pool, world)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in trouble"):
+            await scheduler.round()
+    assert (await stats(app, bad))["accepted"] == 0
+    assert (await stats(app, good))["accepted"] == 15

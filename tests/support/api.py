@@ -100,7 +100,7 @@ class World(msgspec.Struct):
 @asynccontextmanager
 async def open_world(dsn: str, folder: Path, **config: Any) -> AsyncIterator[World]:
     """The application on a database; `folder` takes the envelope key."""
-    settings = Config(database=DatabaseConfig(dsn=dsn, data_dir=str(folder)), **config)
+    settings = Config(**{"database": DatabaseConfig(dsn=dsn, data_dir=str(folder))} | config)
     async with open_services(settings, dsn, shaping=Shaping()) as services:
         app = create_app(services)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
