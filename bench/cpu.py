@@ -69,6 +69,14 @@ def tree_cpu_s(root: int, *, without: Collection[int] = ()) -> float:
     return total
 
 
+def waited_s(pid: int) -> float:
+    """How long the main thread of a living process was ready to run and had no processor (0 where the kernel does not tell)."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
 def peak_rss_bytes(pid: int) -> int:
     """The most memory that a living process had resident at once (VmHWM)."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():

@@ -3,6 +3,9 @@
 Each lane has more waiting than it may send. The receiver logs when each final dot came; afterwards every window of several
 lengths is looked at, at every position: none may hold more than rate * length + burst, and ten seconds must hold nearly the
 rate. In every second run one dispatcher is stopped (SIGSTOP) for 0.8 to 2 s in the middle, and goes on.
+
+How much of the time the dispatchers were ready and had no processor stands beside the figures: where that is much, what was not
+sent says something about the machine.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from bench import cpu
 from bench.load.timelog import read_times
 from bench.options import Options, Progress
 from bench.report import Figure, Outcome, figure
@@ -93,11 +97,12 @@ async def run(options: Options, tell: Progress) -> Outcome:
     windows = tuple(w for w in WINDOWS_S if w <= seconds / 1.5)
     excess: dict[tuple[str, bool, float], list[float]] = {}
     shares: dict[tuple[str, bool], list[float]] = {}
+    starved: dict[tuple[str, bool], list[float]] = {}
     async with stage() as own:
         for number in range(options.runs):
             for scene in SCENES:
                 for stopped in (False, True):
-                    times = await _one(own, scene, seconds, stopped)
+                    times, waited = await _one(own, scene, seconds, stopped)
                     for rate in scene:
                         mine = times[rate.name]
                         worst: list[str] = []
@@ -109,9 +114,10 @@ async def run(options: Options, tell: Progress) -> Outcome:
                         span = min(LONG_S, seconds - 2)
                         share = least_in_window(mine, span) / (rate.rate_per_s * span)
                         shares.setdefault((rate.name, stopped), []).append(share)
+                        starved.setdefault((rate.name, stopped), []).append(waited)
                         tell(
                             f"run {number + 1} of {options.runs}: {rate.name}{', one stopped' if stopped else ''}: "
-                            f"{share:.3f} of the rate; of what a window may hold: {', '.join(worst)}"
+                            f"{share:.3f} of the rate, {waited:.2f} without a processor; of what a window may hold: {', '.join(worst)}"
                         )
     figures: dict[str, Figure] = {}
     for scene in SCENES:
@@ -128,6 +134,9 @@ async def run(options: Options, tell: Progress) -> Outcome:
                 figures[f"{who}: least in {min(LONG_S, seconds - 2):g} s"] = figure(
                     shares[rate.name, stopped], "of rate * window", at_least=UNDER
                 )
+                figures[f"{who}: dispatchers ready, without a processor"] = figure(
+                    starved[rate.name, stopped], "of the time"
+                )
     settings = {
         "dispatchers": DISPATCHERS, "seconds": seconds, "windows_s": list(windows), "stop_s": [0.8, 2.0],
         "lanes": [[rate.name for rate in scene] for scene in SCENES], "signature": "rsa-sha256, 2048 bits", "content": "small",
@@ -135,8 +144,15 @@ async def run(options: Options, tell: Progress) -> Outcome:
     return Outcome(figures=figures, settings=settings)
 
 
-async def _one(own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool) -> dict[str, array[float]]:
-    """Send for so long; the moments of final dots by the name of their rate, without the first second."""
+async def _one(
+    own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool
+) -> tuple[dict[str, array[float]], float]:
+    """Send for so long.
+
+    Returns:
+        The moments of final dots by the name of their rate, without the first second; and how much of the time a dispatcher
+        was ready and had no processor.
+    """
     name = f"rate_{time.monotonic_ns()}"
     dsn = await own.database(name)
     connection = await connect(dsn, application_name="bench")
@@ -166,12 +182,15 @@ async def _one(own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool)
             for domain in limits:
                 await wake(connection, await make_lanes(connection, [domain], limits[domain]), 0)
             started = time.monotonic()
+            waited = sum(cpu.waited_s(process.pid) for process in processes[1:])
             await asyncio.sleep(seconds / 2)
             if stopped:
                 await _stop_for_a_while(random.choice(processes[1:]))
             await asyncio.sleep(max(0.0, started + seconds + 1.5 - time.monotonic()))
             for process in processes:
                 process.require()
+            waited = (sum(cpu.waited_s(process.pid) for process in processes[1:]) - waited) / DISPATCHERS
+            waited /= time.monotonic() - started
         assert receiver.times is not None
         found = read_times(receiver.times)
         result: dict[str, array[float]] = {}
@@ -179,7 +198,7 @@ async def _one(own: Stage, scene: Sequence[Rate], seconds: float, stopped: bool)
             # From the first second after the wake on: lanes, connections and dispatchers are then warm.
             mine = found[domain]
             result[rate.name] = array("d", (at for at in mine if started + 1 <= at <= started + 1 + seconds))
-        return result
+        return result, waited
     finally:
         await connection.close()
         await own.drop(name)
