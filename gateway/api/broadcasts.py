@@ -13,7 +13,7 @@ from gateway.api.endpoint import Call, Routes
 from gateway.api.page import Page, page
 from gateway.api.senders import Mailbox, read_mailbox
 from gateway.campaigns import launch
-from gateway.errors import Invalid, NotFound
+from gateway.errors import Invalid, NotFound, StoreUnavailable
 from gateway.model.broadcast import actions
 from gateway.model.ids import Prefix, decode, encode
 from gateway.store import broadcasts, contacts, templates
@@ -129,8 +129,11 @@ async def pause(call: Call) -> BroadcastView:
 
 
 async def _wake(call: Call, _: BroadcastView) -> None:
-    async with as_site(call.services.pool, call.site_id) as connection:
-        await broadcasts.wake(connection, call.id(Prefix.BROADCAST))
+    try:
+        async with as_site(call.services.pool, call.site_id) as connection:
+            await broadcasts.wake(connection, call.id(Prefix.BROADCAST))
+    except StoreUnavailable:
+        pass  # it is resumed; the dispatchers' sweep will find what sleeps
 
 
 @routes.add(
