@@ -20,6 +20,22 @@ FAST = 1e6
 CLAIM = "SELECT * FROM claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 ACKNOWLEDGE = "SELECT acknowledge($1, $2, $3, $4::text[]::delivery_state[], $5, $6, $7, $8, $9, $10, $11)"
 
+# Rows of the last test go by DELETE: emptying by TRUNCATE gives every table and index new files, 0.2 s.
+EMPTY = """
+DO $$
+DECLARE t text;
+BEGIN
+    SET LOCAL session_replication_role = replica;  -- no cascades: every table is emptied by name
+    FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+             AND relname NOT IN ('gateway_migration', 'database_identity') LOOP
+        EXECUTE format('DELETE FROM %I', t);
+    END LOOP;
+    FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP
+        EXECUTE format('ALTER SEQUENCE %I RESTART', t);
+    END LOOP;
+END $$
+"""
+
 
 class Row(msgspec.Struct, frozen=True):
     """A claimed row, as `claim` gives it; `id` None: the lane had no connection slot free."""

@@ -10,23 +10,7 @@ import pytest
 
 from gateway.store.pool import connect
 from tests.support.postgres import Cluster
-from tests.support.queue import Bench
-
-# Rows of the last test go by DELETE: emptying by TRUNCATE gives every table and index new files, 0.2 s.
-_EMPTY = """
-DO $$
-DECLARE t text;
-BEGIN
-    SET LOCAL session_replication_role = replica;  -- no cascades: every table is emptied by name
-    FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-             AND relname NOT IN ('gateway_migration', 'database_identity') LOOP
-        EXECUTE format('DELETE FROM %I', t);
-    END LOOP;
-    FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S' LOOP
-        EXECUTE format('ALTER SEQUENCE %I RESTART', t);
-    END LOOP;
-END $$
-"""
+from tests.support.queue import EMPTY, Bench
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +26,7 @@ async def db(shared_db: str) -> str:
     """DSN of the file's database, empty."""
     connection = await connect(shared_db)
     try:
-        await connection.execute(_EMPTY)
+        await connection.execute(EMPTY)
     finally:
         await connection.close()
     return shared_db

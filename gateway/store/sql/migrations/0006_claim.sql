@@ -165,7 +165,7 @@ create function ready_floor() returns timestamptz language sql volatile
 set enable_seqscan = off set enable_bitmapscan = off
 as $$
     select least(clock_timestamp() - interval '1 second',
-        (select l.ready_at from lane_state l where l.ready_at <= clock_timestamp() order by l.ready_at limit 1))
+        (select l.ready_at from lane_state l order by l.ready_at limit 1))
 $$;
 
 -- Wake flows after the commit that gave them rows; p_seqs is the lowest new place in each. Locks first and looks

@@ -7,15 +7,17 @@ create index queue_waiting_flow on queue (flow_id) where state in ('deferred', '
 -- Gives (promoted, expired, unresolved).
 create function promote(p_limit integer, p_shard integer, out promoted integer, out expired integer, out unresolved integer)
 language plpgsql set enable_seqscan = off as $$
-declare v_ready bigint[]; v_expired bigint[]; v_unresolved bigint[]; v_flows bigint[]; v_seqs bigint[];
+declare
+    v_now constant timestamptz := clock_timestamp();   -- the function itself is no bound of an index: all that waits was read
+    v_ready bigint[]; v_expired bigint[]; v_unresolved bigint[]; v_flows bigint[]; v_seqs bigint[];
 begin
     select array_agg(d.id) filter (where d.end_as is null), array_agg(d.id) filter (where d.end_as = 'expired'),
            array_agg(d.id) filter (where d.end_as = 'unresolved')
       into v_ready, v_expired, v_unresolved
-      from (select q.id, case when q.expires_at > clock_timestamp() and not (q.state = 'in_doubt' and exists (
+      from (select q.id, case when q.expires_at > v_now and not (q.state = 'in_doubt' and exists (
                                     select from hold h where h.kind = 'broadcast' and h.ref = q.broadcast_id and h.why = 'cancelled')) then null
                               when q.state = 'in_doubt' then 'unresolved' else 'expired' end as end_as
-              from queue q where q.state in ('deferred', 'in_doubt') and q.due_at <= clock_timestamp()
+              from queue q where q.state in ('deferred', 'in_doubt') and q.due_at <= v_now
              order by q.due_at limit p_limit for update of q skip locked) d;
     expired := case when v_expired is null then 0 else end_deliveries(v_expired, 'expired', p_shard, '{deferred}', 'expired while it waited for its next try') end;
     unresolved := case when v_unresolved is null then 0 else end_deliveries(v_unresolved, 'unresolved', p_shard, '{in_doubt}', 'in doubt until it expired') end;
@@ -32,10 +34,10 @@ end $$;
 
 -- End what expired while it was ready or held (leased rows are the dispatcher's to end).
 create function expire_ready(p_limit integer, p_shard integer) returns integer language plpgsql set enable_seqscan = off as $$
-declare v_ids bigint[];
+declare v_now constant timestamptz := clock_timestamp(); v_ids bigint[];
 begin
     select array_agg(x.id) into v_ids from (
-        select q.id from queue q where q.state in ('queued', 'held') and q.expires_at <= clock_timestamp()
+        select q.id from queue q where q.state in ('queued', 'held') and q.expires_at <= v_now
          order by q.expires_at limit p_limit for update skip locked) x;
     return case when v_ids is null then 0 else end_deliveries(v_ids, 'expired', p_shard, '{queued,held}', 'expired before it could be sent') end;
 end $$;
