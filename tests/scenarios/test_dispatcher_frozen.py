@@ -54,7 +54,8 @@ async def test_frozen_past_its_lease_it_fences_itself_and_sends_nothing_more(
 
 async def test_a_reply_that_came_while_it_was_frozen_still_counts(db: str, tmp_path: Path) -> None:
     # Nobody retries what is in doubt here: only the reply that waits in the frozen process's socket can end it.
-    settings = {"dispatch": LEASE, "doubt": {"bulk_wait_s": 600.0}}
+    # It is fenced before it could tell Postgres: its journal has to.
+    settings = {"dispatch": LEASE | {"ack_interval_ms": 1_000}, "doubt": {"bulk_wait_s": 600.0}}
     async with Fleet(db, tmp_path, settings=settings) as fleet:
         slow = await fleet.submit(f"slow600.u{i}@d{i}.test" for i in range(10))
         frozen = await fleet.start("here")

@@ -46,6 +46,7 @@ async def test_a_dead_host_that_keeps_its_journal_is_waited_for(db: str, tmp_pat
             return rows[0]["status"] == "dead"
 
         await fleet.until("its silence was noticed", called_dead)
+        await fleet.heartbeats(4)
         await fleet.start("rebooting")
         await fleet.settled()
         await fleet.check()

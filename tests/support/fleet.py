@@ -36,6 +36,7 @@ from bench.load.ledger import Books, Findings, Ledger, compare
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.dispatch.upkeep import run_upkeep
+from gateway.errors import StoreUnavailable
 from gateway.mta import journal
 from gateway.mta.keys import generate_rsa_key, load_or_create_master_key, seal
 from gateway.store.books import read_books
@@ -269,8 +270,11 @@ class Fleet:
             if self._upkeep is not None and self._upkeep.done():
                 self._upkeep.result()
             if loop.time() > deadline:
+                states: object = "unknown"
+                with contextlib.suppress(OSError, StoreUnavailable, asyncpg.PostgresError):
+                    states = await self.states()
                 raise AssertionError(
-                    f"after {timeout_s} s still not so: {what}; states {await self.states()}; sink "
+                    f"after {timeout_s} s still not so: {what}; states {states}; sink "
                     f"{self.sink.ledger().accepts} accepts; logs:\n"
                     + "\n---\n".join(d.said[-1500:] for d in self._dispatchers)
                 )
@@ -287,6 +291,15 @@ class Fleet:
     async def taken(self, count: int) -> None:
         """Wait until the sink has taken so many."""
         await self.until(f"the sink took {count}", lambda: self.sink.ledger().accepts >= count)
+
+    async def heartbeats(self, count: int) -> None:
+        """Wait until the living dispatchers together have looked around so often since now."""
+        start = await self._value("SELECT last_value FROM fleet_tick")
+
+        async def passed() -> bool:
+            return await self._value("SELECT last_value FROM fleet_tick") - start >= count
+
+        await self.until(f"{count} heartbeats have passed", passed)
 
     async def states(self) -> Counter[str]:
         """How many deliveries are in each state, from the rows themselves."""

@@ -1,0 +1,64 @@
+"""F6, F7: Postgres ends in the middle of claims and acknowledgements, and comes back. A claim is whole or absent; no reply is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import Fleet
+from tests.support.server import Server
+
+
+def stop_and_start(server: Server) -> None:
+    server.stop()
+    server.start()
+
+
+@pytest.mark.parametrize("interrupt", [Server.crash, stop_and_start])
+async def test_postgres_ends_and_comes_back_nothing_is_lost_or_sent_twice(
+    own_server: Server, tmp_path: Path, interrupt: Callable[[Server], None]
+) -> None:
+    settings = {"dispatch": {"heartbeat_s": 0.2, "in_flight": 200, "claim_rows": 100}}
+    async with Fleet(own_server.dsn, tmp_path, sink_options=("--delay-ms", "20"), settings=settings) as fleet:
+        ids = await fleet.submit(1_200, domains=10)
+        await fleet.start("one")
+        await fleet.start("two")
+        for taken in (200, 600):
+            await fleet.taken(taken)
+            interrupt(own_server)
+            await fleet.reconnect()
+        await fleet.settled()
+        findings = await fleet.check()
+        assert findings.duplicates == ()
+        assert await fleet.ever_in_doubt() == set()
+        assert await fleet.ids_in("delivered") == set(ids)
+
+
+async def test_postgres_is_away_when_a_dispatcher_is_killed_the_journal_knows(
+    own_server: Server, tmp_path: Path
+) -> None:
+    settings = {"dispatch": {"connections_per_lane": 1, "in_flight": 200, "late_tolerance_ms": 60_000}}
+    async with Fleet(own_server.dsn, tmp_path, sink_options=("--delay-ms", "50"), settings=settings) as fleet:
+        await fleet.stop_upkeep()
+        ids = await fleet.submit(60, domains=1)
+        first = await fleet.start("here")
+        await fleet.taken(5)
+        own_server.stop()  # what it holds it goes on sending; nobody takes its acknowledgements
+        before = fleet.ledger().accepts
+        await fleet.taken(before + 3)
+        await first.kill()
+        (replayed,) = fleet.dead_journals("here").values()
+        own_server.start()
+        await fleet.reconnect()
+        fleet.start_upkeep()
+        told = await fleet.ids_in("delivered")
+        assert len(replayed.results.keys() - told) >= 2, "replies that the database has not heard of"
+
+        await fleet.start("here")
+        await fleet.settled()
+        findings = await fleet.check()
+        assert set(findings.duplicates) <= {str(i) for i in replayed.in_doubt}
+        assert len(findings.duplicates) <= 1
+        assert await fleet.ids_in("delivered") == set(ids)
