@@ -60,9 +60,7 @@ begin
                p_accepted, clock_timestamp(), d.recipient
           from unnest(p_ids, p_messages, p_recipients, p_lanes) with ordinality d(id, message, recipient, lane, place)
          where d.place = any (v_suppressed);
-        insert into tally as t (broadcast_id, site_id, state, shard, n)
-        values (p_broadcast, p_site, 'suppressed', pg_backend_pid() % 64, cardinality(v_suppressed))
-        on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n;
+        perform tally_suppressed(p_site, p_broadcast, cardinality(v_suppressed));
     end if;
     return coalesce(v_suppressed, '{}');
 end $$;
@@ -695,6 +693,18 @@ begin
     end if;
     if v_flows is not null then perform wake(v_flows, v_seqs); end if;
     return coalesce(cardinality(v_flows), 0);
+end $$;
+
+CREATE FUNCTION public.tally_suppressed(p_site integer, p_broadcast bigint, p_count integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    AS $$
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() or p_count < 0 then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s, or the count is below 0', p_site);
+    end if;
+    insert into tally as t (broadcast_id, site_id, state, shard, n) values (p_broadcast, p_site, 'suppressed', pg_backend_pid() % 64, p_count)
+    on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n;
 end $$;
 
 CREATE FUNCTION public.touch_keys(p_ids integer[]) RETURNS void
@@ -1646,7 +1656,7 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.suppression TO gateway_dispatc
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.suppression TO gateway_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.tally TO gateway_dispatch;
-GRANT SELECT,INSERT,UPDATE ON TABLE public.tally TO gateway_api;
+GRANT SELECT ON TABLE public.tally TO gateway_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.template TO gateway_dispatch;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.template TO gateway_api;

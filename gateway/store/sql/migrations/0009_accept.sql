@@ -37,6 +37,17 @@ begin
       where f.lane_id = any (p_lanes) and f.priority = p_priority and f.site_id = p_site and f.broadcast_id = p_broadcast;
 end $$;
 
+-- Count what was suppressed when it was accepted: an app may add to its own count here, and write no tally itself.
+create function tally_suppressed(p_site integer, p_broadcast bigint, p_count integer) returns void
+language plpgsql security definer set search_path = public as $$
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() or p_count < 0 then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s, or the count is below 0', p_site);
+    end if;
+    insert into tally as t (broadcast_id, site_id, state, shard, n) values (p_broadcast, p_site, 'suppressed', pg_backend_pid() % 64, p_count)
+    on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n;
+end $$;
+
 -- Accept deliveries of one site, in the transaction that also inserts their message or moves their broadcast's cursor.
 -- Ids are given by the caller (acceptance_id * 1024 + place). What is suppressed ends at once, with its record: the
 -- books count it as accepted and suppressed. Gives the places of the suppressed in the arrays, from 1.
@@ -70,9 +81,7 @@ begin
                p_accepted, clock_timestamp(), d.recipient
           from unnest(p_ids, p_messages, p_recipients, p_lanes) with ordinality d(id, message, recipient, lane, place)
          where d.place = any (v_suppressed);
-        insert into tally as t (broadcast_id, site_id, state, shard, n)
-        values (p_broadcast, p_site, 'suppressed', pg_backend_pid() % 64, cardinality(v_suppressed))
-        on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n;
+        perform tally_suppressed(p_site, p_broadcast, cardinality(v_suppressed));
     end if;
     return coalesce(v_suppressed, '{}');
 end $$;

@@ -51,9 +51,9 @@ $$;
 alter function find_key(text) owner to gateway_maintain;
 alter function touch_keys(integer[]) owner to gateway_maintain;
 
--- Books are never rewritten by an app: what is accepted, ended and counted can be added to and read, the queue read.
+-- Books are never rewritten by an app: what is accepted and ended can be added to and read, counts and the queue read.
 revoke update, delete on acceptance, ended, event, queue from gateway_api;
-revoke delete on tally from gateway_api;
+revoke insert, update, delete on tally from gateway_api;
 grant select on lane, domain_lane, lane_state, incarnation to gateway_api;
 -- Holds: an app pauses its own broadcasts; which broadcast is whose is checked by the statement that writes.
 grant select, insert, update, delete on hold to gateway_api;
