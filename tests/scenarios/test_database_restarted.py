@@ -36,6 +36,26 @@ async def test_postgres_ends_and_comes_back_nothing_is_lost_or_sent_twice(
         assert await fleet.ids_in("delivered") == set(ids)
 
 
+@pytest.mark.parametrize("call", ["claim", "acknowledge", "release"])
+async def test_what_postgres_did_while_its_answer_was_lost_is_neither_lost_nor_done_twice(
+    db: str, tmp_path: Path, call: str
+) -> None:
+    # So slow a receiver that much is handed back late, and so also released.
+    settings = {
+        "dispatch": {"heartbeat_s": 0.1, "in_flight": 100, "claim_rows": 50, "connections_per_lane": 2}
+    }
+    async with Fleet(db, tmp_path, settings=settings, sink_options=("--delay-ms", "40")) as fleet:
+        ids = await fleet.submit(150, domains=5)
+        forgetful = await fleet.start("here", "--lose-answers", f"{call}:3")
+        await fleet.settled()
+        findings = await fleet.check()
+        assert findings.duplicates == ()
+        assert await fleet.ever_in_doubt() == set()
+        assert await fleet.ids_in("delivered") == set(ids)
+        assert await forgetful.terminate() == 0
+        assert f"the answer of {call} was lost on purpose" in forgetful.said
+
+
 async def test_postgres_is_away_when_a_dispatcher_is_killed_the_journal_knows(
     own_server: Server, tmp_path: Path
 ) -> None:

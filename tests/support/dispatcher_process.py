@@ -96,6 +96,22 @@ def die_at(moment: str, after: int) -> None:
     setattr(owner, name, later if asyncio.iscoroutinefunction(original) else at_once)
 
 
+def lose_answers(call: str, one_in: int) -> None:
+    """Have Postgres do what `call` (claim, acknowledge or release) asks, but lose every so manieth answer on the way back."""
+    original = getattr(Queue, call)
+    calls = 0
+
+    async def forgetful(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        answer = await original(*args, **options)
+        calls += 1
+        if calls % one_in == 0:
+            raise ConnectionResetError(f"the answer of {call} was lost on purpose")
+        return answer
+
+    setattr(Queue, call, forgetful)
+
+
 def poison(local_part: str) -> None:
     """Have this process die as by a crash in native code when it makes the mail of a recipient with that local part."""
     original = Contents.make
@@ -127,12 +143,16 @@ def run(arguments: list[str], log: Path) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--die-at", metavar="MOMENT:COUNT")
+    parser.add_argument("--lose-answers", metavar="CALL:ONE_IN")
     parser.add_argument("--poison", metavar="LOCAL_PART")
     parser.add_argument("--journal-grace-s", type=float)
     args = parser.parse_args(arguments)
     if args.die_at:
         moment, _, after = args.die_at.partition(":")
         die_at(moment, int(after))
+    if args.lose_answers:
+        call, _, one_in = args.lose_answers.partition(":")
+        lose_answers(call, int(one_in))
     if args.poison:
         poison(args.poison)
     if args.journal_grace_s is not None:
