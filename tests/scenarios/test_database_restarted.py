@@ -46,7 +46,7 @@ async def test_what_postgres_did_while_its_answer_was_lost_is_neither_lost_nor_d
     }
     async with Fleet(db, tmp_path, settings=settings, sink_options=("--delay-ms", "40")) as fleet:
         ids = await fleet.submit(150, domains=5)
-        forgetful = await fleet.start("here", "--lose-answers", f"{call}:3")
+        forgetful = await fleet.start("here", "--lose-answers", f"{call}:6")
         await fleet.settled()
         findings = await fleet.check()
         assert findings.duplicates == ()
