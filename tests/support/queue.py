@@ -198,13 +198,16 @@ class Bench:
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass for every lane and waiting row: what they wait for moves into the past."""
+        await self.lanes_wait(seconds)
+        await self.connection.execute(
+            "UPDATE queue SET due_at = due_at - $1::interval, expires_at = expires_at - $1::interval", timedelta(seconds=seconds)
+        )  # fmt: skip
+
+    async def lanes_wait(self, seconds: float) -> None:
+        """Let time pass for every lane alone."""
         await self.connection.execute(
             "UPDATE lane_state SET tat = tat - $1::interval, token_at = token_at - $1::interval, "
             "suspended_until = suspended_until - $1::interval",
-            timedelta(seconds=seconds),
-        )
-        await self.connection.execute(
-            "UPDATE queue SET due_at = due_at - $1::interval, expires_at = expires_at - $1::interval",
             timedelta(seconds=seconds),
         )
 
