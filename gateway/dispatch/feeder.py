@@ -2,8 +2,9 @@
 
 Owns the lanes of this process, the rows they hold, and what goes back. A claim is made when there is room for a good part of
 one, at the latest every poll; an idle queue is polled ever more slowly, up to POLL_MAX_S (half a quantum of borrowed tokens
-would last longer). When acknowledgements fall behind, nothing is claimed. Suspects (their dispatcher died while they were
-begun) are tried one at a time with nothing else under way. Must not know SMTP or SQL.
+would last longer). No more waits here than leaves in time (`window`). When acknowledgements fall behind, nothing is claimed.
+Suspects (their dispatcher died while they were begun) are tried one at a time with nothing else under way. Must not know SMTP
+or SQL.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Watch
 from gateway.dispatch.outcome import Acknowledger
+from gateway.dispatch.window import Window
 from gateway.errors import StoreUnavailable
 from gateway.model.delivery import Granted, Leased
 from gateway.mta.journal import Journal
@@ -31,6 +33,8 @@ from gateway.telemetry import Event, Metrics, get_logger
 POLL_MIN_S: Final = 0.01
 POLL_MAX_S: Final = 0.05
 NO_SLOT_WAIT_S: Final = 0.2
+URGENT_EVERY_S: Final = 0.01
+"""How often urgent mail is asked for while there is no room for other mail: every delivery that ends wakes the loop."""
 SUSPECT_ALONE_S: Final = 30.0
 """A suspect that has not ended after this long (a slow receiver) did not crash us while it was made."""
 
@@ -50,6 +54,8 @@ class Feeder:
         self._back: list[Leased] = []
         self._suspects: deque[tuple[Granted, Leased]] = deque()
         self._progress = asyncio.Event()
+        self._window = Window(config.in_flight)
+        self._crowded = False  # no room for other than urgent mail
         self._lost_claim = False
         self._lost_at = 0.0
         self._log = get_logger()
@@ -62,6 +68,8 @@ class Feeder:
 
     def hand_back(self, deliveries: list[Leased]) -> None:
         """Take deliveries that go back to the queue; they are told with the next round."""
+        now = self._clock.monotonic()
+        self._window.late(sum(delivery.late_at < now for delivery in deliveries))
         self._back.extend(deliveries)
         self._metrics.handed_back.inc(len(deliveries))
         self._progress.set()
@@ -87,6 +95,8 @@ class Feeder:
                 continue
             if got:
                 poll_s = POLL_MIN_S
+            elif self._crowded:
+                await self._clock.sleep(URGENT_EVERY_S)
             else:
                 await self._wait(poll_s)
                 poll_s = min(poll_s * 1.5, POLL_MAX_S)
@@ -130,8 +140,10 @@ class Feeder:
             async with self._pool.acquire() as connection:
                 await self._queue.release_unknown(connection, self._known_ids())
             self._lost_claim = False
-        room = config.in_flight - self.held
-        urgent_only = room < min(config.claim_rows, config.in_flight) // 4
+        self._window.settle()
+        window = self._window.size
+        room = min(config.in_flight - self.held, window - sum(lane.waiting for lane in self._lanes.values()))
+        self._crowded = urgent_only = room < min(config.claim_rows, window // 2, config.in_flight // 4)
         rows = (
             min(config.claim_rows, room)
             if not urgent_only
@@ -159,6 +171,8 @@ class Feeder:
             self._metrics.claims.inc()
             self._metrics.claim_duration_s.observe(self._clock.monotonic() - started)
         count = sum(len(grant.deliveries) for grant in grants)
+        if count >= rows and not urgent_only:
+            self._window.filled()
         if count:
             self._metrics.claimed_rows.inc(count)
             try:

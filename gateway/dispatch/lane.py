@@ -83,6 +83,11 @@ class LaneRunner:
         """Deliveries waiting or at work here."""
         return len(self._waiting) + len(self._sending)
 
+    @property
+    def waiting(self) -> int:
+        """Deliveries that have not been begun."""
+        return len(self._waiting)
+
     def held_ids(self) -> list[int]:
         """Ids of the deliveries waiting or at work here."""
         return [delivery.id for delivery in self._waiting] + list(self._sending)
@@ -162,7 +167,9 @@ class LaneRunner:
         session: Session | None = None
         try:
             while self._waiting:
-                if session is not None and not (session.usable and session.transactions < self._per_connection):
+                if session is not None and not (
+                    session.usable and session.transactions < self._per_connection
+                ):
                     await session.quit()
                     session = None
                     continue  # another worker may have taken the last one meanwhile
