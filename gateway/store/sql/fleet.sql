@@ -40,5 +40,9 @@ select status from incarnation where id = $1;
 select i.id::text as database_id, (select last_value from fleet_tick) as tick from database_identity i;
 
 -- name: hold_fleet
--- Nothing is claimed until an operator has reconciled.
-insert into hold (kind, ref, why) values ('fleet', 0, $1) on conflict do nothing;
+-- Nothing is claimed until an operator has reconciled. The numbers that ids are made of went back too: those that may have been
+-- given out since the backup are left out, or an old journal's 250 would end another delivery.
+with held as (insert into hold (kind, ref, why) values ('fleet', 0, $1) on conflict do nothing returning ref)
+select setval('acceptance_id', (select last_value from acceptance_id) + $2::bigint),
+       setval('incarnation_id_seq', (select last_value from incarnation_id_seq) + 100000)
+  from held;
