@@ -2,9 +2,9 @@
 
 Owns one number. What waits longer than its lateness allows goes back to the queue and is claimed again: with 400 rows claimed at
 once by a process that sends 300 a second, each delivery was claimed 2.3 times, and that cost Postgres 0.3 to 0.5 ms a message
-instead of 0.12 (2026-11-22, 2 busy cores). So the number falls when deliveries went back late, and rises while they do not
-(additive increase, multiplicative decrease, as a sender of TCP does; RFC 5681 §3.1). Deliveries on the wire do not count: a slow
-receiver is no reason to take less for the others. Must not know lanes or Postgres.
+instead of 0.12 (2026-11-22, 2 busy cores). So the number falls when deliveries went back late, and rises while they do not:
+doubled until the first one was late, then by additive increase and multiplicative decrease, as a sender of TCP (RFC 5681 §3.1).
+Deliveries on the wire do not count: a slow receiver is no reason to take less for the others. Must not know lanes or Postgres.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Window:
     def __init__(self, most: int) -> None:
         self._most = most
         self._late = 0
+        self._proven = True  # nothing has been late yet
         self.size = min(most, START)
 
     def late(self, count: int) -> None:
@@ -33,8 +34,9 @@ class Window:
         """Before a claim: shrink once, however many were late since the last one."""
         if self._late:
             self._late = 0
+            self._proven = False
             self.size = max(min(LEAST, self._most), int(self.size * _SHRINK))
 
     def filled(self) -> None:
         """After a claim that gave all it asked for: grow."""
-        self.size = min(self._most, self.size + max(5, self.size // 10))
+        self.size = min(self._most, self.size + (self.size if self._proven else max(5, self.size // 10)))

@@ -11,7 +11,8 @@ from tests.support.fleet import Fleet
 
 
 async def test_killed_with_hundreds_in_flight_nothing_is_lost(db: str, tmp_path: Path) -> None:
-    settings = {"dispatch": {"in_flight": 500, "claim_rows": 500}}
+    # Nothing goes back as too late, so that it takes as much as it may.
+    settings = {"dispatch": {"in_flight": 500, "claim_rows": 500, "late_tolerance_ms": 60_000}}
     async with Fleet(db, tmp_path, sink_options=("--delay-ms", "40"), settings=settings) as fleet:
         ids = await fleet.submit(1_200, domains=30)
         first = await fleet.start("here")

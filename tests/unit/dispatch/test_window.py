@@ -10,8 +10,18 @@ def test_begins_small_and_never_above_what_may_be_held() -> None:
     assert Window(40).size == 40
 
 
+def test_doubles_until_the_first_one_was_late() -> None:
+    window = Window(500)
+    window.filled()
+    assert window.size == 2 * START
+    window.filled()
+    window.filled()
+    assert window.size == 500
+
+
 def test_grows_with_each_claim_that_was_filled() -> None:
     window = Window(500)
+    window.late(1)
     sizes = []
     for _ in range(40):
         window.settle()
