@@ -69,6 +69,7 @@ CREATE FUNCTION public.acknowledge(p_owner integer, p_ids bigint[], p_epochs int
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -120,16 +121,7 @@ begin
 
     -- Only what has just bounced here: a look into `ended` would go through every day's partition.
     if v_dead is not null and cardinality(array_remove(p_suppress, null)) > 0 then
-        with bad as (
-            select d.site_id, d.email_key, s.reason, s.id, s.reply from unnest(p_ids, p_suppress, p_replies) s(id, reason, reply)
-              join unnest(v_dead, v_dead_sites, v_dead_keys) d(id, site_id, email_key) on d.id = s.id where s.reason is not null
-        ), listed as (
-            insert into suppression (site_id, email_key, scope, reason, evidence, delivery_id)
-            select site_id, email_key, 'all', reason, coalesce(left(reply, 300), ''), id from bad
-             order by 1, 2 on conflict do nothing
-        )
-        delete from list_member m using bad b, contact c
-         where c.site_id = b.site_id and c.email_key = b.email_key and m.contact_id = c.id;
+        perform suppress_bounced(p_ids, p_suppress, p_replies, v_dead, v_dead_sites, v_dead_keys);
     end if;
 
     -- A 250 for what had been given up as unresolved, or handed to another: rare, and still the truth.
@@ -498,6 +490,7 @@ CREATE FUNCTION public.release(p_owner integer, p_ids bigint[], p_epochs integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
+    SET enable_nestloop TO 'off'
     AS $$
 declare v_flows bigint[]; v_seqs bigint[]; v_count integer;
 begin
@@ -631,6 +624,23 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION public.suppress_bounced(p_ids bigint[], p_suppress text[], p_replies text[], p_dead bigint[], p_sites integer[], p_keys text[]) RETURNS void
+    LANGUAGE sql
+    SET enable_seqscan TO 'off'
+    SET enable_nestloop TO 'on'
+    AS $$
+    with bad as (
+        select d.site_id, d.email_key, s.reason, s.id, s.reply from unnest(p_ids, p_suppress, p_replies) s(id, reason, reply)
+          join unnest(p_dead, p_sites, p_keys) d(id, site_id, email_key) on d.id = s.id where s.reason is not null
+    ), listed as (
+        insert into suppression (site_id, email_key, scope, reason, evidence, delivery_id)
+        select site_id, email_key, 'all', reason, coalesce(left(reply, 300), ''), id from bad
+         order by 1, 2 on conflict do nothing
+    )
+    delete from list_member m using bad b, contact c
+     where c.site_id = b.site_id and c.email_key = b.email_key and m.contact_id = c.id
+$$;
+
 CREATE FUNCTION public.suspend_lanes(p_lanes integer[], p_seconds double precision[], p_why text[]) RETURNS void
     LANGUAGE sql
     SET enable_seqscan TO 'off'
@@ -717,6 +727,7 @@ $$;
 CREATE FUNCTION public.wake(p_flows bigint[], p_seqs bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan TO 'off'
+    SET enable_nestloop TO 'on'
     SET search_path TO 'public'
     AS $$
 begin

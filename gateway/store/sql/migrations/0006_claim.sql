@@ -171,7 +171,7 @@ $$;
 -- Wake flows after the commit that gave them rows; p_seqs is the lowest new place in each. Locks first and looks
 -- second: a wake that only looked would miss the claim that is just putting the lane to sleep (17 of 316,000 stranded).
 create function wake(p_flows bigint[], p_seqs bigint[]) returns void language plpgsql security definer
-set enable_seqscan = off set search_path = public
+set enable_seqscan = off set enable_nestloop = on set search_path = public
 as $$
 begin
     perform 1 from lane_state l
@@ -187,7 +187,7 @@ end $$;
 
 -- Hand leased deliveries back untouched: they keep their place and lose their count of crashes. Gives how many.
 create function release(p_owner integer, p_ids bigint[], p_epochs integer[]) returns integer language plpgsql
-set enable_seqscan = off set enable_bitmapscan = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 as $$
 declare v_flows bigint[]; v_seqs bigint[]; v_count integer;
 begin
