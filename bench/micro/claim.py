@@ -11,6 +11,7 @@ The second part (`snapshot`) finishes a whole backlog while somebody holds an ol
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -41,10 +42,15 @@ SLOW: Final = Limits(rate_per_s=7.0, burst=1, max_connections=10, max_per_dispat
 REACH: Final = 1.3
 REACH_SNAPSHOT: Final = 1.1
 _MAX_TRIES: Final = 20_000
+_WOKEN: Final = 500  # lanes at a time
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """One state of the queue. `stats`: fresh, empty (analysed before any row was there) or old (at a hundredth)."""
+    """One state of the queue. `stats`: fresh, empty (analysed before any row was there) or old (at a hundredth).
+
+    `scattered`: lanes become ready in no order, so that rows which are claimed together lie on pages far apart; else in the
+    order in which their rows were put in.
+    """
 
     name: str
     lanes: int
@@ -52,7 +58,7 @@ class Contender(msgspec.Struct, frozen=True):
     throttled: int = 0
     stats: str = "fresh"
     base: str = ""
-    in_turn: bool = True
+    scattered: bool = False
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -81,6 +87,9 @@ def contenders(backlog: int, many: int) -> list[Contender]:
             )
             for stats in ("fresh", "empty", "old")
         ]
+    found.append(
+        Contender(f"{backlog:,} over {many:,} lanes, scattered", many, backlog, base=wide, scattered=True)
+    )
     found.append(Contender("empty backlog, 8 lanes, empty statistics", 8, stats="empty", base=few))
     found.append(Contender(f"a throttled lane of {backlog:,} beside", 8, 0, throttled=backlog, base=few))
     return found
@@ -315,10 +324,13 @@ class Bench:
             first = self._next
             early = count // 100 if contender.stats == "old" else 0
             if early:
-                self._next = await fill(self._filler, lanes, self._next, early, in_turn=contender.in_turn)
+                self._next = await fill(self._filler, lanes, self._next, early)
                 await self._analyse()
-            self._next = await fill(self._filler, lanes, self._next, count - early, in_turn=contender.in_turn)
-            await wake(self._filler, lanes, first)
+            self._next = await fill(self._filler, lanes, self._next, count - early)
+            # Some at a time: their order is then ours, and not that of a plan which hangs on the statistics.
+            order = random.Random(1).sample(lanes, len(lanes)) if contender.scattered else lanes
+            for start in range(0, len(order), _WOKEN):
+                await wake(self._filler, order[start : start + _WOKEN], first)
         if contender.stats == "fresh":
             if (
                 not contender.backlog
