@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     if args.name == "check":
         return _check()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     names = list(BENCHES) if args.name == "all" else [args.name]
     missed = False
     for name in names:
