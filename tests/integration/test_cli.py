@@ -240,7 +240,7 @@ async def accept(pool: asyncpg.Pool, count: int) -> None:
     )
     await pool.execute(
         "INSERT INTO queue (id, seq, flow_id, lane_id, site_id, message_id, broadcast_id, priority, due_at, accepted_at, expires_at, "
-        "recipient) SELECT $1 * 1024 + i, $1 * 1024 + i, 1, 1, 1, $1, 7, 1, now(), now(), now() + interval '1 day', 'a@b.test' "
+        "recipient) SELECT $1::bigint * 1024 + i, $1::bigint * 1024 + i, 1, 1, 1, $1::bigint, 7, 1, now(), now(), now() + interval '1 day', 'a@b.test' "
         "FROM generate_series(0, $2::int - 1) i",
         number,
         count,
