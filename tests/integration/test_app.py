@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -81,7 +82,12 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def alive(processes: list[psutil.Process]) -> list[str]:
-    return [p.name() for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    names: list[str] = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end between two looks
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                names.append(process.name())
+    return names
 
 
 def test_runs_until_sigterm_and_leaves_nothing(ground: Ground) -> None:
