@@ -134,7 +134,10 @@ def _summary(sent: Sent, screen: Screen) -> None:
     rows += [(state.replace("_", " "), f"{counts.get(state, 0):,}") for state in _SHOWN]
     rows.append(("messages per second, retries included", f"{delivered / max(sent.seconds, 0.001):,.0f}"))
     rows += [
-        (f"{name}, CPU per message", f"{cpu_s * 1000 / delivered:.3f} ms")
+        (
+            f"{name}, CPU per message",
+            f"{cpu_s * 1000 / delivered:.3f} ms" if cpu_s > 0 else "unknown: a process ended on the way",
+        )
         for name, cpu_s in sent.cpu_s.items()
     ]
     screen.table(rows)
