@@ -17,16 +17,18 @@ from pathlib import Path
 import msgspec
 
 from gateway.app.brief import Brief, Role
-from gateway.app.database import bring_up, own_postgres
+from gateway.app.database import EVERY_SITE, bring_up, own_postgres
 from gateway.app.exits import Exit
 from gateway.app.ports import answers, base_url, require_free
 from gateway.app.state import RunState, claimed, remove_state, write_state
 from gateway.app.supervisor import Supervisor, members
 from gateway.clock import SystemClock
 from gateway.config import Config
+from gateway.dispatch.memory import hold_if_restored, state_dir_of
 from gateway.errors import GatewayError
 from gateway.mta.keys import load_or_create_master_key
 from gateway.store.embedded import EmbeddedPostgres
+from gateway.store.pool import connect
 from gateway.store.postgres_binaries import EmbeddedPostgresError
 from gateway.telemetry import Event, log
 from gateway.throttle.shaping import Shaping
@@ -100,6 +102,7 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             server = None if config.database.dsn else cleanup.enter_context(own_postgres(config))
             dsn = server.dsn if server else config.database.dsn
             await bring_up(dsn, allowed=server is not None or plan.migrate)
+            await _look_back(config, dsn)
             await asyncio.sleep(0)  # a signal that came meanwhile ends it here
             supervisor = _supervisor(plan, dsn)
             api = base_url(config.api.host, config.api.port) if Role.API in plan.roles else ""
@@ -130,6 +133,15 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             return code
     except asyncio.CancelledError:  # asked to end before it had begun
         return Exit.OK
+
+
+async def _look_back(config: Config, dsn: str) -> None:
+    """Hold the fleet before any child works on a database that was restored, if this host can tell."""
+    connection = await connect(dsn, role=EVERY_SITE, application_name="gateway run")
+    try:
+        await hold_if_restored(connection, state_dir_of(config))
+    finally:
+        await connection.close()
 
 
 def _supervisor(plan: Plan, dsn: str) -> Supervisor:

@@ -122,7 +122,7 @@ async def identity(connection: Connection) -> tuple[str, int]:
     return row["database_id"], row["tick"]
 
 
-async def hold_fleet(connection: Connection, why: str) -> None:
+async def hold_fleet(connection: Connection, why: str, seen_tick: int) -> None:
     """Stop all claiming, in the whole fleet, until an operator has reconciled; ids given out since the backup are left out."""
     with outages_named("holding the fleet"):
-        await connection.execute(_SQL.hold_fleet, why, NUMBERS_LEFT_OUT)
+        await connection.execute(_SQL.hold_fleet, why, NUMBERS_LEFT_OUT, seen_tick)

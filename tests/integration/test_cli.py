@@ -185,7 +185,7 @@ async def test_reconcile_reports_and_changes_nothing_without_an_option(cli: Cli,
     await accept(pool, 4)
     await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1 WHERE id % 1024 = 0")
     async with pool.acquire() as connection:
-        await hold_fleet(connection, "restored: for a test")
+        await hold_fleet(connection, "restored: for a test", 7)
     code, out, _ = await cli("reconcile")
     assert code == Exit.OK
     assert "restored: for a test" in out
@@ -203,7 +203,7 @@ async def test_reconcile_in_doubt_leaves_what_came_later(cli: Cli, pool: asyncpg
     await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1, epoch = 3 WHERE id % 1024 = 0")
     await pool.execute("UPDATE queue SET state = 'deferred' WHERE id % 1024 = 1")
     async with pool.acquire() as connection:
-        await hold_fleet(connection, "restored")
+        await hold_fleet(connection, "restored", 7)
     await accept(pool, 2)
     document = await cli.json("reconcile", "--in-doubt")
     assert (document["moved"], document["released"]) == (4, True)
@@ -224,7 +224,7 @@ async def test_reconcile_resend_lets_go_of_leases(cli: Cli, pool: asyncpg.Pool) 
     await accept(pool, 4)
     await pool.execute("UPDATE queue SET state = 'leased', owner_id = 1, epoch = 3 WHERE id % 1024 < 2")
     async with pool.acquire() as connection:
-        await hold_fleet(connection, "restored")
+        await hold_fleet(connection, "restored", 7)
     assert (await cli.json("reconcile", "--resend"))["moved"] == 2
     assert await pool.fetchval("SELECT count(*) FROM queue WHERE state = 'queued'") == 4
     assert await pool.fetchval("SELECT count(*) FROM hold") == 0

@@ -41,8 +41,9 @@ select i.id::text as database_id, (select last_value from fleet_tick) as tick fr
 
 -- name: hold_fleet
 -- Nothing is claimed until an operator has reconciled. The numbers that ids are made of went back too: those that may have been
--- given out since the backup are left out, or an old journal's 250 would end another delivery.
+-- given out since the backup are left out, or an old journal's 250 would end another delivery. The tick goes on from where it was
+-- seen, so that nobody takes the same restore for another one after it was reconciled.
 with held as (insert into hold (kind, ref, why) values ('fleet', 0, $1) on conflict do nothing returning ref)
-select setval('acceptance_id', (select last_value from acceptance_id) + $2::bigint),
-       setval('incarnation_id_seq', (select last_value from incarnation_id_seq) + 100000)
-  from held;
+select setval('fleet_tick', greatest((select last_value from fleet_tick), $3::bigint)),
+       (select setval('acceptance_id', (select last_value from acceptance_id) + $2::bigint) from held),
+       (select setval('incarnation_id_seq', (select last_value from incarnation_id_seq) + 100000) from held);
