@@ -21,6 +21,7 @@ from gateway.dispatch.content import Contents, Unsendable
 from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Lease, LeaseUnproven
 from gateway.dispatch.outcome import Acknowledger, Policies
+from gateway.dispatch.stall import Stalls, TurnPassed
 from gateway.model.delivery import DeliveryState, Leased, Result
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope, Stage
 from gateway.mta.journal import Journal
@@ -41,6 +42,7 @@ class AttemptMaker:
         config: Config,
         clock: Clock,
         lease: Lease,
+        stalls: Stalls,
         journal: Journal,
         contents: Contents,
         acknowledger: Acknowledger,
@@ -59,7 +61,7 @@ class AttemptMaker:
         self.suspensions: dict[
             int, tuple[float, str]
         ] = {}  # lane → seconds, why; told to Postgres by the feeder
-        self._lease, self._journal, self._contents = lease, journal, contents
+        self._lease, self._stalls, self._journal, self._contents = lease, stalls, journal, contents
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
         self._route = config.route
@@ -127,16 +129,19 @@ class AttemptMaker:
             return None
 
         dotted = False
+        left_at = self.clock.monotonic()
 
         def before_dot() -> None:
             nonlocal dotted
             self._journal.dotted(delivery.id, delivery.epoch)
             dotted = True
             self._lease.require()
+            if self._stalls.since(left_at) and self.clock.monotonic() > delivery.late_at:
+                raise TurnPassed("this process stood still before the final dot")
 
         try:
             disposition = await session.transact(mail, before_dot)
-        except LeaseUnproven:
+        except (LeaseUnproven, TurnPassed):
             self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
             self.hand_back([delivery])
             return None

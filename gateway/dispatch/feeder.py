@@ -69,7 +69,9 @@ class Feeder:
     def hand_back(self, deliveries: list[Leased]) -> None:
         """Take deliveries that go back to the queue; they are told with the next round."""
         now = self._clock.monotonic()
-        self._window.late(sum(delivery.late_at < now for delivery in deliveries))
+        # A narrow turn missed by milliseconds says nothing about how fast we are.
+        tolerance_s = self._config.late_tolerance_ms / 1000
+        self._window.late(sum(max(d.late_at, d.planned_at + tolerance_s) < now for d in deliveries))
         self._back.extend(deliveries)
         self._metrics.handed_back.inc(len(deliveries))
         self._progress.set()
@@ -201,6 +203,7 @@ class Feeder:
                 attempts,
                 max_rows=max(config.in_flight // 2, 1),
                 messages_per_connection=config.messages_per_connection,
+                max_patience_s=config.late_tolerance_ms / 1000,
                 on_progress=self._progress.set,
             )
         return lane

@@ -7,7 +7,6 @@ ones, those behind a lane that was refused, those of a held broadcast or site, a
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -18,8 +17,11 @@ from gateway.model.disposition import Disposition
 from gateway.mta.wire import Session, SessionFailed
 from gateway.throttle.bucket import Pacer
 
-SLACK_S: Final = 0.004
+SLACK_S: Final = 0.001
 """How late a timer may be without the pace paying for it: at 1,000/s the loop's millisecond timers lost a third of the rate."""
+
+PATIENCE_S: Final = 0.005
+"""First step of the patience with a lane of which nothing leaves in time."""
 
 START_ROWS: Final = 20
 """Deliveries a lane may hold before it has shown that it takes them."""
@@ -61,7 +63,7 @@ class LaneRunner:
     """The lane's deliveries and connections in this process."""
 
     # Mutable on purpose: what is waiting, what is open, what is at work.
-    def __init__(self, lane_id: int, host: Attempts, *, max_rows: int, messages_per_connection: int,
+    def __init__(self, lane_id: int, host: Attempts, *, max_rows: int, messages_per_connection: int, max_patience_s: float,
                  on_progress: Callable[[], None]) -> None:  # fmt: skip
         self.lane_id = lane_id
         self.refusals = 0  # in a row
@@ -77,6 +79,9 @@ class LaneRunner:
         self._pacer: Pacer | None = None
         self._rate: tuple[float, int] = (0.0, 0)
         self._turn = asyncio.Lock()
+        # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
+        self._patience_s, self._max_patience_s = 0.0, max_patience_s
+        self._late = self._left = 0  # since the last grant
 
     @property
     def held(self) -> int:
@@ -105,10 +110,16 @@ class LaneRunner:
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
         if self._pacer is None:
-            self._pacer = Pacer(grant.rate_per_s, grant.burst, math.inf)
+            self._pacer = Pacer(grant.rate_per_s, grant.burst)
         elif self._rate != (grant.rate_per_s, grant.burst):
             self._pacer.set_limits(grant.rate_per_s, grant.burst, self._clock.monotonic())
         self._rate, self.slots = (grant.rate_per_s, grant.burst), grant.slots
+        if grant.deliveries:
+            if self._late and not self._left:
+                self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)
+            elif self._left:
+                self._patience_s = self._patience_s / 2 if self._patience_s > PATIENCE_S else 0.0
+            self._late = self._left = 0
         self._waiting.extend(grant.deliveries)
         self._staff()
 
@@ -223,8 +234,8 @@ class LaneRunner:
                 return None
             delivery = self._waiting.popleft()
             now = self._clock.monotonic()
-            at = self._pacer.earliest(delivery.planned_at, now)
-            if at is None or max(at, now) > delivery.late_at or not self._host.may_leave(delivery):
+            at = self._pacer.earliest(delivery.planned_at)
+            if not self._may_leave(delivery, max(at, now)):
                 self._host.hand_back([delivery])
                 self._on_progress()
                 return None
@@ -232,9 +243,17 @@ class LaneRunner:
             while now < at:
                 await self._clock.sleep(at - now)
                 now = self._clock.monotonic()
-            if not self._host.may_leave(delivery):
+            if not self._may_leave(delivery, now):
                 del self._sending[delivery.id]
                 self._host.hand_back([delivery])
                 return None
             self._pacer.sent(max(at, now - SLACK_S))
+            self._left += 1
             return delivery
+
+    def _may_leave(self, delivery: Leased, at: float) -> bool:
+        """Whether nothing holds it and `at` is within its turn."""
+        if at > delivery.late_at + self._patience_s:
+            self._late += 1
+            return False
+        return self._host.may_leave(delivery)

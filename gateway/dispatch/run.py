@@ -8,12 +8,12 @@ database went back: then it must not acknowledge anything but what its journal k
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from gateway.clock import Clock
@@ -22,8 +22,10 @@ from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.content import Contents, Names
 from gateway.dispatch.feeder import STORE_ERRORS, Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
+from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.rescue import Rescuer
+from gateway.dispatch.stall import Stalls
 from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
@@ -33,15 +35,7 @@ from gateway.store.pool import open_pool
 from gateway.store.queue import Queue, holds
 from gateway.telemetry import Event, Metrics, get_logger
 
-_STATE_FILE = "fleet.json"
 _HOST_FILE = "host.key"
-
-
-class Remembered(msgspec.Struct, frozen=True):
-    """What this host remembers of the database it worked with."""
-
-    database_id: str
-    tick: int
 
 
 async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
@@ -52,7 +46,7 @@ async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asynci
         JournalError: the journal cannot be written; nothing is sent without it.
         StoreUnavailable: Postgres does not answer at the start.
     """
-    state_dir = config.data_dir / "dispatch"
+    state_dir = state_dir_of(config)
     state_dir.mkdir(parents=True, exist_ok=True)
     pool = await open_pool(
         dsn,
@@ -63,6 +57,9 @@ async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asynci
     )
     try:
         dispatcher = await Dispatcher.begin(config, pool, state_dir, clock)
+        # What stands now stays for good; a full collection over it stopped all lanes for 17 ms.
+        gc.collect()
+        gc.freeze()
         await dispatcher.live(stop)
     finally:
         pool.terminate()
@@ -85,6 +82,7 @@ class Dispatcher:
         self._journal_dir = state_dir / "journal"
         self._journal = Journal(self._journal_dir, incarnation)
         self._lease = Lease(clock, config.dispatch.lease_s)
+        self._stalls = Stalls(clock)
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
         self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
         self._metrics = Metrics(CollectorRegistry())
@@ -98,7 +96,7 @@ class Dispatcher:
         )  # fmt: skip
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._attempts = AttemptMaker(
-            config=config, clock=clock, lease=self._lease, journal=self._journal,
+            config=config, clock=clock, lease=self._lease, stalls=self._stalls, journal=self._journal,
             contents=Contents(
                 Names(config.mail.bounce_domain, config.mail.message_id_domain), load_or_create_master_key(config.master_key_path)
             ),
@@ -115,13 +113,7 @@ class Dispatcher:
         """Check the database against what we remember, and register a new incarnation."""
         host_key = _host_key(state_dir)
         async with pool.acquire() as connection:
-            database_id, tick = await fleet.identity(connection)
-            remembered = _remembered(state_dir)
-            if remembered is not None and remembered.database_id == database_id and remembered.tick > tick:
-                await fleet.hold_fleet(
-                    connection,
-                    f"restored: the database is at tick {tick}, this host saw {remembered.tick}; run `gateway reconcile`",
-                )
+            database_id = await hold_if_restored(connection, state_dir)
             incarnation = await fleet.register(connection, host_key, os.getpid())
         dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key)
         dispatcher._database_id = database_id
@@ -136,8 +128,9 @@ class Dispatcher:
         acknowledging = asyncio.create_task(self._acknowledger.run())
         feeding = asyncio.create_task(self._feeder.run(self._attempts, feeding_ends))
         beating = asyncio.create_task(self._beat_on())
+        watching = asyncio.create_task(self._stalls.watch())
         stopping = asyncio.create_task(stop.wait())
-        tasks = {feeding, beating, acknowledging}
+        tasks = {feeding, beating, acknowledging, watching}
         try:
             await asyncio.wait({*tasks, stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             feeding_ends.set()
@@ -207,7 +200,7 @@ class Dispatcher:
             )
         self._lease.renew(sent_at)
         self._tick = moved[1]
-        _remember(self._state_dir, Remembered(self._database_id, self._tick))
+        remember(self._state_dir, Remembered(self._database_id, self._tick))
 
     async def _look_around(self) -> None:
         async with self._pool.acquire() as connection:
@@ -237,16 +230,3 @@ def _host_key(state_dir: Path) -> str:
     except FileExistsError:
         pass
     return path.read_text("ascii")
-
-
-def _remembered(state_dir: Path) -> Remembered | None:
-    try:
-        return msgspec.json.decode((state_dir / _STATE_FILE).read_bytes(), type=Remembered)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-
-
-def _remember(state_dir: Path, what: Remembered) -> None:
-    draft = state_dir / f"{_STATE_FILE}.{os.getpid()}"
-    draft.write_bytes(msgspec.json.encode(what))
-    draft.replace(state_dir / _STATE_FILE)

@@ -20,8 +20,11 @@ from gateway.store.pool import Connection, outages_named
 
 _SQL = load("queue")
 
-SPARE_MAX_S: Final = 10.0
-"""Most that tokens left over may add to the time a delivery has to leave."""
+TURN_SLACK_S: Final = 0.002
+"""How much later than its grant's turn a delivery may leave where more waits behind it: what `throttle.bucket.PACE` makes room for."""
+
+TURN_MAX_S: Final = 10.0
+"""Longest turn, however slow the lane: tokens of a large bucket are no reason to sit on deliveries."""
 
 
 class ClaimLimits(msgspec.Struct, frozen=True):
@@ -90,8 +93,7 @@ class Queue:
         """
         with outages_named("claiming deliveries"):
             if self._floor is None or self._clock.monotonic() >= self._floor_until:
-                self._floor = await connection.fetchval(_SQL.ready_floor)
-                self._floor_until = self._clock.monotonic() + 1.0
+                await self._look_for_floor(connection)
             sent_at = self._clock.monotonic()
             rows = await connection.fetch(
                 _SQL.claim,
@@ -111,14 +113,14 @@ class Queue:
         grants: dict[int, Granted] = {}
         for row in rows:
             (delivery_id, epoch, lane_id, site_id, message_id, broadcast_id, priority, attempts, crashes, doubts, recipient,
-             variables, accepted_at, expires_at, suppressed, leave_at, claimed_at, rate_per_s, burst, slots) = row  # fmt: skip
+             variables, accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, pace_per_s, burst, slots) = row  # fmt: skip
             if (grant := grants.get(lane_id)) is None:
-                grant = grants[lane_id] = Granted(lane_id, rate_per_s, int(burst), slots, [])
+                grant = grants[lane_id] = Granted(lane_id, pace_per_s, int(burst), slots, [])
             if delivery_id is not None:
                 planned_at = self._server_clock.monotonic(max(leave_at, claimed_at))
-                # Tokens left over at the claim are time in hand: lateness within them takes nobody's token.
-                late_at = (
-                    planned_at + self._late_tolerance_s + min(max(0.0, claimed_at - leave_at), SPARE_MAX_S)
+                # Where more waits, the tokens after ours are somebody's: what is late gives way to them.
+                late_at = self._server_clock.monotonic(min(turn_ends, claimed_at + TURN_MAX_S)) + (
+                    TURN_SLACK_S if more else self._late_tolerance_s
                 )
                 grant.deliveries.append(
                     Leased(
@@ -128,6 +130,16 @@ class Queue:
                     )
                 )  # fmt: skip
         return list(grants.values())
+
+    async def _look_for_floor(self, connection: Connection) -> None:
+        sent_at = self._clock.monotonic()
+        row = await connection.fetchrow(_SQL.ready_floor)
+        assert row is not None
+        self._floor = row["floor"]
+        now = self._clock.monotonic()
+        self._floor_until = now + 1.0
+        # The shortest exchange there is: a claim takes milliseconds, and each dispatcher's would be off by other ones.
+        self._server_clock.observe(sent_at, row["clock"], now)
 
     async def acknowledge(
         self, connection: Connection, results: Sequence[Result], owner: int | None = None

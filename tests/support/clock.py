@@ -57,11 +57,15 @@ class FakeClock:
             due_s, _, future = heapq.heappop(self._sleepers)
             if future.done():  # its task was cancelled meanwhile
                 continue
-            self._move(due_s)
+            self._move(max(due_s, self._monotonic_s))
             future.set_result(None)
             await self._settle()
         self._move(end_s)
         await self._settle()
+
+    def skip(self, duration_s: float) -> None:
+        """Let time pass without waking anybody, as for a process that is stopped; the next `advance` wakes who is overdue."""
+        self._move(self._monotonic_s + duration_s)
 
     def step_wall(self, duration_s: float) -> None:
         """Jump the wall clock alone (NTP step, an operator's mistake); negative goes back."""

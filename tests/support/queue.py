@@ -57,8 +57,10 @@ class Row(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     suppressed: bool | None
     leave_at: float | None
+    turn_ends: float | None
     claimed_at: float
-    rate_per_s: float
+    more: bool | None
+    pace_per_s: float
     burst: float
     slots: int
 
@@ -158,6 +160,8 @@ class Bench:
         """Claim; `since` is where `ready_floor` says, unless given. A lane's share of the total counts whether it has the rows or not."""
         if since is None:
             since = await self.connection.fetchval("SELECT ready_floor()")
+        # A lane is not asked twice within a millisecond of the server's clock, which a quick machine would do here.
+        await self.connection.execute("SELECT pg_sleep(0.0012)")
         rows = await self.connection.fetch(
             CLAIM, self.owner, self.alive, total, per_lane, slots, list(busy or {}), list((busy or {}).values()),
             urgent_only, since, lanes,

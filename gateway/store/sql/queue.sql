@@ -1,12 +1,12 @@
 -- name: claim
 -- Spend tokens and lease deliveries, in the order of leaving; a row with a null id names a lane without a free slot.
 select id, epoch, lane_id, site_id, message_id, broadcast_id, priority, attempts, crashes, doubts, recipient, variables,
-       accepted_at, expires_at, suppressed, leave_at, claimed_at, rate_per_s, burst, slots
+       accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, pace_per_s, burst, slots
   from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: ready_floor
--- Below this ready_at no ready lane stands: what the next claims of this second may start from.
-select ready_floor();
+-- Below this ready_at no ready lane stands: what the next claims of this second may start from; and the server's clock.
+select ready_floor() as floor, extract(epoch from clock_timestamp())::double precision as clock;
 
 -- name: acknowledge
 -- Take the outcomes of a batch of attempts; gives how many rows took effect.

@@ -168,7 +168,7 @@ begin
     return v_count;
 end $$;
 
-CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer, p_credit integer, p_slots integer, p_busy integer[], p_busy_credit integer[], p_urgent_only boolean, p_since timestamp with time zone, p_lanes integer) RETURNS TABLE(id bigint, epoch integer, lane_id integer, flow_id bigint, site_id integer, message_id bigint, broadcast_id bigint, priority smallint, attempts smallint, crashes smallint, doubts smallint, recipient text, variables text, accepted_at timestamp with time zone, expires_at timestamp with time zone, suppressed boolean, leave_at double precision, claimed_at double precision, rate_per_s double precision, burst double precision, slots integer)
+CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer, p_credit integer, p_slots integer, p_busy integer[], p_busy_credit integer[], p_urgent_only boolean, p_since timestamp with time zone, p_lanes integer) RETURNS TABLE(id bigint, epoch integer, lane_id integer, flow_id bigint, site_id integer, message_id bigint, broadcast_id bigint, priority smallint, attempts smallint, crashes smallint, doubts smallint, recipient text, variables text, accepted_at timestamp with time zone, expires_at timestamp with time zone, suppressed boolean, leave_at double precision, turn_ends double precision, claimed_at double precision, more boolean, pace_per_s double precision, burst double precision, slots integer)
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -179,6 +179,7 @@ CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer
 #variable_conflict use_column
 declare
     quantum_s constant double precision := 0.25;   -- how far ahead a grant may borrow
+    pace constant double precision := 0.98;        -- of its rate a lane is paced at; throttle/bucket.PACE says why
     flows_looked_at constant integer := 16;
     v_now timestamptz := clock_timestamp();
     v_held_broadcasts bigint[]; v_held_sites bigint[];
@@ -188,13 +189,13 @@ begin
     if exists (select from hold h where h.kind = 'fleet' and (h.until_at is null or h.until_at > v_now)) then return; end if;
 
     with urgent as materialized (
-        select l.ctid as ct, l.lane_id, l.rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 0 as class
+        select l.ctid as ct, l.lane_id, l.rate_per_s * pace as rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 0 as class
           from lane_state l where l.urgent and l.ready_at <= v_now
            and l.lane_id <> all (case when p_urgent_only then '{}'::integer[] else
                array(select b.lane from unnest(p_busy, p_busy_credit) b(lane, credit) where b.credit <= 0) end)
          order by l.ready_at limit p_lanes for no key update skip locked
     ), others as materialized (
-        select l.ctid as ct, l.lane_id, l.rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 1 as class
+        select l.ctid as ct, l.lane_id, l.rate_per_s * pace as rate_per_s, l.burst, l.tat, l.vtime, l.slots, l.max_connections, l.ready_at, 1 as class
           from lane_state l where not p_urgent_only and not l.urgent and l.ready_at between p_since and v_now
            and l.lane_id <> all (array(select b.lane from unnest(p_busy, p_busy_credit) b(lane, credit) where b.credit <= 0))
          order by l.ready_at limit p_lanes for no key update skip locked
@@ -274,6 +275,11 @@ begin
                least(coalesce(min(u.next_start) filter (where u.prio = 1 and u.more), max(u.next_start) filter (where u.prio = 1 and u.k > 0)),
                      case when count(*) >= flows_looked_at then max(u.tag) filter (where u.prio = 1) end) as v1
           from used u group by u.lane
+    ), turns as materialized (
+        select g.*, b.more or b.looked_at >= flows_looked_at as more,
+               greatest(extract(epoch from g.t0)::double precision + (b.k - 1) / g.rate,
+                        extract(epoch from v_now)::double precision + (g.burst - 1) / g.rate) as turn_ends
+          from granted g join by_lane b on b.lane = g.lane
     ), lane_update as (
         update lane_state l set
                tat = case when b.k > 0 then g.t0 + make_interval(secs => b.k / g.rate) else l.tat end,
@@ -305,12 +311,12 @@ begin
            exists (select from suppression s where s.site_id = t.site_id and s.email_key = lower(t.recipient)
                       and (s.scope = 'all' or t.priority = 1)),
            extract(epoch from g.t0)::double precision + (p.place - g.burst) / g.rate,
-           extract(epoch from v_now)::double precision, g.rate, g.burst, g.slots
-      from taken t join picked p on p.qid = t.id join granted g on g.lane = p.lane
+           g.turn_ends, extract(epoch from v_now)::double precision, g.more, g.rate, g.burst, g.slots
+      from taken t join picked p on p.qid = t.id join turns g on g.lane = p.lane
      order by p.lane, p.place)
     union all
     select null, null, g.lane, null, null, null, null, null, null, null, null, null, null, null, null, null,
-           null, extract(epoch from v_now)::double precision, g.rate, g.burst, 0
+           null, null, extract(epoch from v_now)::double precision, null, g.rate, g.burst, 0
       from granted g where g.slots <= 0;
 end $$;
 

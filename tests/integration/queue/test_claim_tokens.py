@@ -38,19 +38,25 @@ async def test_the_claim_agrees_with_the_bucket(db: str) -> None:
         await transaction.start()
         try:
             await connection.execute(
-                "UPDATE lane_state SET rate_per_s = $1, burst = $2, tat = clock_timestamp() + $3", rate, burst, timedelta(seconds=debt_s)
+                "UPDATE lane_state SET rate_per_s = $1, burst = $2, tat = clock_timestamp() + $3",
+                rate / bucket.PACE, burst, timedelta(seconds=debt_s),
             )  # fmt: skip
             before = await bench.lane_state(lane)
             rows = await bench.claim(want, per_lane=want)
             after = await bench.lane_state(lane)
             if rows:
                 now = rows[0].claimed_at
+                assert rows[0].pace_per_s == pytest.approx(rate)
                 wanted = bucket.grant(rate, burst, _stamp(before["tat"]), now, want)
                 got = len(rows)
                 assert _stamp(after["tat"]) == pytest.approx(wanted.tat, abs=3 * _US + got * _US / 1e3)
                 for place in (0, got - 1):
                     planned = bucket.leave_at(place, wanted.t0, rate, burst)
                     assert rows[place].leave_at == pytest.approx(planned, abs=3 * _US)
+                assert rows[0].turn_ends == pytest.approx(
+                    bucket.turn_ends(wanted.t0, got, rate, burst, now), abs=5 * _US
+                )
+                assert {row.more for row in rows} == {got < 600}
                 asked_at = bucket.token_at(wanted.t0, got, rate, burst)
                 early = 0.5 * (max(1.0, rate * bucket.QUANTUM_S) - 1) / rate
                 assert _stamp(after["token_at"]) == pytest.approx(
@@ -106,7 +112,7 @@ async def test_a_lane_without_tokens_is_not_looked_at_until_it_has_one(bench: Be
     assert (await bench.lane_state(lane))["used_at"] == state["used_at"]
     await bench.pass_time(9.0)
     assert await bench.take() == []
-    await bench.pass_time(1.1)
+    await bench.pass_time(1.3)
     assert len(await bench.take()) == 1
 
 
@@ -175,7 +181,7 @@ async def test_several_claimers_never_take_twice_nor_more_than_the_rate(db: str,
 
 async def test_what_leaves_first_comes_first(bench: Bench) -> None:
     """The order of the rows is the order of leaving, also where flows and priorities are mixed."""
-    [lane] = await bench.lanes(rate=100, burst=5)
+    [lane] = await bench.lanes(rate=104, burst=5)
     bulk_a = await bench.flow(lane, site=1)
     bulk_b = await bench.flow(lane, site=2)
     await bench.fill(bulk_a, 40)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load.rate import least_in_window, most_in_window
+from bench.load.rate import OVER, least_in_window, most_in_window, most_over
 
 MOMENTS = st.lists(st.integers(0, 200), min_size=1, max_size=60).map(sorted)
 
@@ -28,6 +28,19 @@ def test_moments_that_do_not_fill_the_window_are_refused() -> None:
 def test_no_window_holds_more_than_the_fullest(moments: list[int], window: int) -> None:
     slow = max(sum(begin <= at < begin + window for at in moments) for begin in moments)
     assert most_in_window([float(at) for at in moments], float(window)) == slow
+
+
+@given(MOMENTS, st.floats(0.1, 3), st.integers(1, 5), st.integers(1, 20))
+def test_no_window_of_the_least_length_or_longer_is_fuller(
+    moments: list[int], rate: float, burst: int, least: int
+) -> None:
+    slow = max(
+        last - first + 1 - OVER * (rate * max(least, moments[last] - moments[first]) + burst)
+        for last in range(len(moments))
+        for first in range(last + 1)
+        if moments[last] - moments[first] >= least or moments[last] - least < moments[first]
+    )
+    assert most_over([float(at) for at in moments], rate, burst, float(least)) == pytest.approx(slow)
 
 
 @given(MOMENTS.filter(lambda m: m[-1] - m[0] >= 20), st.integers(1, 20))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dispatch.lane import SLACK_S, START_ROWS, LaneRunner
+from gateway.dispatch.lane import PATIENCE_S, SLACK_S, START_ROWS, LaneRunner
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from gateway.mta.wire import SessionFailed
@@ -96,8 +96,8 @@ class Host:
 async def _lane(*, per_connection: int = 100, max_rows: int = 200) -> AsyncIterator[tuple[LaneRunner, Host]]:
     host = Host(FakeClock())
     lane = LaneRunner(
-        1, host, max_rows=max_rows, messages_per_connection=per_connection, on_progress=lambda: None
-    )
+        1, host, max_rows=max_rows, messages_per_connection=per_connection, max_patience_s=0.1, on_progress=lambda: None
+    )  # fmt: skip
     yield lane, host
     lane.abort()
     await lane.finish()
@@ -151,6 +151,38 @@ async def test_what_would_leave_too_late_goes_back_untried() -> None:
         assert [number for number, _ in host.sent] == [0, 8]  # 8 was due 0.2 s ago: within the tolerance
         assert host.back == [*range(1, 8), 9]
         assert lane.held == 0
+
+
+async def test_what_was_slept_over_goes_back_too() -> None:
+    """Stopped while a delivery waits for its moment, and going on after its turn."""
+    async with _lane() as (lane, host):
+        lane.take(_grant(range(2), rate=1))
+        await host.clock.advance(0.5)
+        host.clock.skip(2.0)
+        await host.clock.advance(2.0)
+        assert [number for number, _ in host.sent] == [0]
+        assert host.back == [1]
+
+
+async def test_patience_grows_while_nothing_leaves_in_time_and_goes_when_something_does() -> None:
+    """A process that is 30 ms late each time, and a lane of one delivery a turn."""
+    async with _lane() as (lane, host):
+        rounds = 0
+        while not host.sent:
+            host.clock.skip(0.03)
+            lane.take(
+                _grant(range(rounds, rounds + 1), rate=7, start=host.clock.monotonic() - 0.03, late_s=0.003)
+            )
+            await host.clock.advance(1.0)
+            rounds += 1
+        assert host.back == list(range(rounds - 1))
+        assert PATIENCE_S * 2 ** (rounds - 2) >= 0.027 > PATIENCE_S * 2 ** (rounds - 3)
+        for number in range(100, 106):  # on time now
+            lane.take(_grant(range(number, number + 1), rate=7, start=host.clock.monotonic(), late_s=0.003))
+            await host.clock.advance(1.0)
+        lane.take(_grant(range(200, 201), rate=7, start=host.clock.monotonic() - 0.01, late_s=0.003))
+        await host.clock.advance(1.0)
+        assert host.back[-1] == 200
 
 
 async def test_a_second_grant_goes_on_where_the_first_ended() -> None:

@@ -64,7 +64,9 @@ def _leased(number: int) -> Leased:
 
 async def test_two_full_connections_and_one_delivery_left() -> None:
     host = Host()
-    lane = LaneRunner(1, host, max_rows=10, messages_per_connection=1, on_progress=lambda: None)
+    lane = LaneRunner(
+        1, host, max_rows=10, max_patience_s=0.1, messages_per_connection=1, on_progress=lambda: None
+    )
     lane.take(Granted(1, 1e6, 1000, 2, [_leased(1), _leased(2), _leased(3)]))
     await lane.finish()
     assert sorted(host.sent) == [1, 2, 3]
