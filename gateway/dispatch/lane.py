@@ -100,7 +100,12 @@ class LaneRunner:
     @property
     def room(self) -> int:
         """How many more it may be given."""
-        return self._limit - self.held if self._clock.monotonic() >= self.refused_until else 0
+        return self._most - self.held if self._clock.monotonic() >= self.refused_until else 0
+
+    @property
+    def _most(self) -> int:
+        """What it may hold; after a turn that was too short, what left in it and what was on the wire: the rest would go back again."""
+        return max(1, min(self._limit, self._left + self.slots)) if self._late else self._limit
 
     @property
     def quiet(self) -> bool:
@@ -119,6 +124,7 @@ class LaneRunner:
                 self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)
             elif self._left:
                 self._patience_s = self._patience_s / 2 if self._patience_s > PATIENCE_S else 0.0
+            self._limit = self._most
             self._late = self._left = 0
         self._waiting.extend(grant.deliveries)
         self._staff()

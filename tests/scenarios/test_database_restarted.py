@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.throttle.shaping import Limits
 from tests.support.fleet import Fleet
 from tests.support.server import Server
 
@@ -59,8 +60,11 @@ async def test_what_postgres_did_while_its_answer_was_lost_is_neither_lost_nor_d
 async def test_postgres_is_away_when_a_dispatcher_is_killed_the_journal_knows(
     own_server: Server, tmp_path: Path
 ) -> None:
-    settings = {"dispatch": {"connections_per_lane": 1, "in_flight": 200, "late_tolerance_ms": 60_000}}
-    async with Fleet(own_server.dsn, tmp_path, sink_options=("--delay-ms", "50"), settings=settings) as fleet:
+    settings = {"dispatch": {"connections_per_lane": 1, "in_flight": 200}}
+    limits = Limits(rate_per_s=100.0, burst=1_000)  # a bucket that lasts for ten seconds: nothing goes back
+    async with Fleet(
+        own_server.dsn, tmp_path, sink_options=("--delay-ms", "50"), settings=settings, limits=limits
+    ) as fleet:
         await fleet.stop_upkeep()
         ids = await fleet.submit(60, domains=1)
         first = await fleet.start("here")

@@ -303,6 +303,24 @@ async def test_room_grows_with_what_was_taken_up_to_the_bound() -> None:
         assert lane.room == START_ROWS + 5
 
 
+async def test_room_falls_to_what_leaves_in_a_turn() -> None:
+    """A slow receiver: two connections, each takes 0.2 s a message, and a turn is half a second."""
+    async with _lane() as (lane, host):
+        host.takes_s = 0.2
+        given = 0
+        for start in (1_000.0, 1_002.0, 1_004.0):
+            rows = lane.room
+            lane.take(
+                _grant(range(given, given + rows), rate=1e6, burst=10_000, slots=2, start=start, late_s=0.5)
+            )
+            given += rows
+            await host.clock.advance(2.0)
+        assert len(host.back) <= START_ROWS - 6 + 8, (
+            "the first turn's, and a few of those that were tried for more"
+        )
+        assert lane.room <= 10
+
+
 async def test_an_error_that_is_no_outcome_reaches_the_host_and_the_connection_goes() -> None:
     async with _lane() as (lane, host):
 
