@@ -181,11 +181,9 @@ def _encode(variables: Variables, pointer: str) -> str:
 def _check_headers(headers: Mapping[str, str]) -> None:
     """Build a message of nothing but these fields: what cannot be built is refused now, not at the first attempt."""
     for name, value in headers.items():
-        trial = MailContent(
-            sender="a@a.example", to="a@a.example", subject="", text="-", headers=((name, value),)
-        )
+        trial = MailContent(sender="a@a.example", subject="", text="-", headers=((name, value),))
         try:
-            build(trial, message_id="a@a.example", date=_ANY_DATE, boundary="-")
+            build(trial, to="a@a.example", message_id="a@a.example", date=_ANY_DATE, boundary="-")
         except Invalid as error:
             raise Invalid([(f"/headers/{escape(name)}", detail) for _, detail in error.errors]) from error
 

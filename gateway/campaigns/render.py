@@ -14,9 +14,11 @@ from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import msgspec
-from liquid import BoundTemplate, Environment
+from liquid import BoundTemplate, Environment, RenderContext
 from liquid.exceptions import FilterError, LiquidError
+from liquid.output import LimitedStringIO
 
+from gateway.campaigns import pieces
 from gateway.errors import TemplateError
 
 SOURCE_LIMIT: Final = 1_000_000
@@ -48,6 +50,7 @@ class Template:
     def __init__(self, parts: Mapping[str, str | BoundTemplate]) -> None:
         """Take the compiled parts; use `compile_template`."""
         self._parts = dict(parts)
+        self.pieces: Final = pieces.take_apart(self._parts)
 
     @property
     def is_static(self) -> bool:
@@ -66,6 +69,21 @@ class Template:
                 for part, body in self._parts.items()
             }
         )
+
+    def values(self, variables: Mapping[str, object]) -> list[str] | None:
+        """Return what the slots of `pieces` show for these variables; None: `render` has to do it.
+
+        Raises:
+            TemplateError: as `render`.
+        """
+        if self.pieces is None:
+            return None
+        # Sizes are counted in characters here and in octets by the engine: what might be over its limit is left to it.
+        token = _work.set([0])
+        try:
+            return pieces.values(self.pieces, variables, _render_block, OUTPUT_LIMIT_BYTES // 4)
+        finally:
+            _work.reset(token)
 
 
 def compile_template(subject: str, html: str, text: str) -> Template:
@@ -99,6 +117,14 @@ def _render(part: str, template: BoundTemplate, variables: Mapping[str, object])
             return template.render(variables)
     finally:
         _work.reset(token)
+
+
+def _render_block(block: pieces.Block, context: RenderContext) -> str:
+    part = "html" if block.template.env.autoescape else "text"
+    buffer = LimitedStringIO(limit=OUTPUT_LIMIT_BYTES)
+    with _translated(part):
+        block.node.render(context, buffer)
+        return buffer.getvalue()
 
 
 @contextmanager

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 
-from gateway.campaigns.render import Rendered, Template, compile_template
-from gateway.errors import GatewayError, KeySealError, TemplateError
+from gateway.campaigns.render import Template, compile_template
+from gateway.errors import GatewayError, Invalid, KeySealError, TemplateError
 from gateway.model.delivery import Leased
 from gateway.model.ids import encode
-from gateway.mta.keys import unseal
-from gateway.mta.mime import MailContent, build, dot_stuff
+from gateway.mta.keys import derive_key, unseal
+from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff
 from gateway.mta.sign import Signer
 from gateway.mta.wire import Mail
 
 CACHED_MESSAGES: Final = 2_000
 CACHED_SIGNERS: Final = 5_000
 _DAY_S: Final = 86_400
+_NO_VALUES: Final[list[str]] = []
 
 
 class Unsendable(GatewayError):
@@ -43,12 +45,12 @@ class Names(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """What all deliveries of one message share."""
+    """What all deliveries of one message share. `stencil` is None where each recipient's text is rendered whole."""
 
-    sender: str
-    reply_to: str
-    headers: tuple[tuple[str, str], ...]
-    content: Rendered | Template
+    content: MailContent
+    stencil: Stencil | None
+    template: Template | None
+    boundary: str
     signer: Signer
 
 
@@ -58,6 +60,7 @@ class Contents:
     # Mutable on purpose: two bounded caches.
     def __init__(self, names: Names, master_key: bytes) -> None:
         self._names, self._master_key = names, master_key
+        self._boundary_key = derive_key(master_key, "boundary")
         self._messages: OrderedDict[int, Message | Unsendable] = OrderedDict()
         self._signers: OrderedDict[tuple[int, str], Signer] = OrderedDict()
 
@@ -104,37 +107,42 @@ class Contents:
         if isinstance(message, Unsendable):
             raise message
         try:
-            content = message.content
-            if isinstance(content, Template):
-                content = content.render(
-                    msgspec.json.decode(delivery.variables) if delivery.variables else {}
-                )
-            name = encode("dlv", delivery.id)
-            raw = build(
-                MailContent(
-                    sender=message.sender,
-                    to=delivery.recipient,
-                    subject=content.subject,
-                    text=content.text,
-                    html=content.html,
-                    reply_to=message.reply_to,
-                    headers=(*message.headers, ("X-Gateway-Delivery", str(delivery.id))),
-                ),
-                message_id=f"{name}@{self._names.message_id_domain}",
-                date=delivery.accepted_at,
-                boundary=f"=_{name}",
-            )
+            filled = self._fill(message, delivery)
         except GatewayError as error:
             raise Unsendable(str(error), for_good=True) from error
-        signature = message.signer.sign(
-            raw,
+        signature = message.signer.sign_form(
+            filled.form,
             timestamp=int(delivery.accepted_at.timestamp()),
             expires=int(delivery.expires_at.timestamp()) + _DAY_S,
         )
         return Mail(
-            sender=f"b-{name}@{self._names.bounce_domain}",
+            sender=f"b-{encode('dlv', delivery.id)}@{self._names.bounce_domain}",
             recipient=delivery.recipient,
-            content=dot_stuff(signature + raw),
+            content=dot_stuff(signature + filled.message),
+        )
+
+    def _fill(self, message: Message, delivery: Leased) -> Filled:
+        stencil, values = message.stencil, _NO_VALUES
+        if (template := message.template) is not None:
+            variables = msgspec.json.decode(delivery.variables) if delivery.variables else {}
+            found = template.values(variables) if stencil is not None else None
+            if (
+                found is None
+            ):  # the engine's alone: nothing is shared between recipients but the compiled template
+                rendered = template.render(variables)
+                parts = {"subject": rendered.subject, "text": rendered.text, "html": rendered.html}
+                stencil = Stencil(
+                    msgspec.structs.replace(message.content, **parts), boundary=message.boundary
+                )
+            else:
+                values = found
+        assert stencil is not None
+        return stencil.fill(
+            to=delivery.recipient,
+            date=delivery.accepted_at,
+            message_id=f"{encode('dlv', delivery.id)}@{self._names.message_id_domain}",
+            values=values,
+            fields=(str(delivery.id),),
         )
 
     def _compile(self, row: Mapping[str, Any]) -> Message:
@@ -145,12 +153,28 @@ class Contents:
             pem = unseal(row["private_key_sealed"], self._master_key, row["domain"])
             signer = self._signers[key] = Signer(row["domain"], row["selector"], pem)
         headers = msgspec.json.decode(row["headers"] or "{}", type=dict[str, str])
-        return Message(
+        content = MailContent(
             sender=row["sender"],
+            subject=row["subject"],
+            text=row["text"],
+            html=row["html"],
             reply_to=row["reply_to"],
             headers=tuple(headers.items()),
-            content=compile_template(row["subject"], row["html"], row["text"])
-            if row["template"]
-            else Rendered(row["subject"], row["html"], row["text"]),
-            signer=signer,
+            fields=("X-Gateway-Delivery",),
         )
+        template = compile_template(row["subject"], row["html"], row["text"]) if row["template"] else None
+        pieces, slots = (template.pieces, 0) if template else (None, 0)
+        if pieces is not None:
+            content, slots = msgspec.structs.replace(content, **pieces.parts), len(pieces.slots)
+        # Nobody who writes content can guess the boundary, so none can write it into a part.
+        mark = blake2b(row["id"].to_bytes(8), key=self._boundary_key, digest_size=12).hexdigest()
+        boundary = f"=_{mark}"
+        try:
+            stencil = (
+                Stencil(content, boundary=boundary, slots=slots)
+                if template is None or pieces is not None
+                else None
+            )
+        except Invalid as error:
+            raise Unsendable(str(error), for_good=True) from error
+        return Message(content=content, stencil=stencil, template=template, boundary=boundary, signer=signer)

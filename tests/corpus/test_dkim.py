@@ -10,8 +10,9 @@ from typing import Any
 import dkim
 import pytest
 
+from gateway.mta.canonical import relaxed_body, relaxed_header
 from gateway.mta.keys import generate_rsa_key, public_key_txt
-from gateway.mta.sign import Signer, relaxed_body, relaxed_header
+from gateway.mta.sign import Signer
 
 CORPUS = Path(__file__).parents[3] / "shared" / "corpora" / "dkim"
 pytestmark = pytest.mark.skipif(not CORPUS.exists(), reason="the shared corpus is not here")

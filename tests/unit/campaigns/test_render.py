@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.campaigns.pieces import joined
 from gateway.campaigns.render import Rendered, compile_template
 from gateway.errors import TemplateError
 
@@ -98,3 +99,69 @@ def test_no_attribute_can_be_reached(source: str) -> None:
 
     assert html(source, x="text") == ""
     assert html(source, x=Thing()) == ""
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+SOURCES = (
+    "Hello {{ name }}!",
+    "{{ name | default: 'friend' }}, {{ a.b }} {{ a.c | default: \"x\" }} {{ n }}",
+    "{% if vip %}VIP {{ name }}{% else %}<p>{{ city }}</p>{% endif %} and {{ name }} {{ name }}",
+    "{% for x in items %}{{ forloop.index }}{{ x.name }},{% endfor %}{{ items.size }} {{ items[0].name }} {{ items }}",
+    "{{ name | upcase | truncate: 3 }}{{ 'word' }}{{ 3 }}{{ nothing.at.all }}{{ true }}",
+    "{% assign name = 'other' %}{{ name }}",
+    "{% capture x %}{{ name }}{% endcapture %}{{ x }}",
+    "{% unless vip %}{{ n }}{% endunless %}{% case n %}{% when 1 %}one{% else %}many{% endcase %}",
+    "{% cycle 'a', 'b' %}{{ name }}{% cycle 'a', 'b' %}{% raw %}{{ x }}{% endraw %}{% comment %}{{ y }}{% endcomment %}",
+    "{{ now }}{{ a }}{{ size }}{{ a.size }}{{ name.size }}",
+    "{% if vip %}{% assign n = 7 %}{% endif %}{{ n }}",
+    "{% increment n %}{{ n }}",
+    "{% for x in items %}{% break %}{% endfor %}{{ name }}",
+)
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.floats(-1e3, 1e3), st.text(max_size=8), st.sampled_from(["<b>", "", "&"]),
+    st.lists(st.text(max_size=3), max_size=2), st.fixed_dictionaries({"b": st.text(max_size=3), "c": st.none()}),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(SOURCES),
+    st.fixed_dictionaries(
+        {"name": VALUES, "city": VALUES, "n": VALUES, "a": VALUES, "vip": st.booleans()},
+        optional={"items": st.lists(st.fixed_dictionaries({"name": st.text(max_size=3)}), max_size=3)},
+    ),
+)
+def test_pieces_and_the_engine_say_the_same(source: str, variables: dict[str, object]) -> None:
+    template = compile_template(source, source, source)
+    try:
+        wanted = template.render(variables)
+    except TemplateError:
+        return
+    shown = template.values(variables)
+    if shown is not None and "now" not in source:
+        assert template.pieces is not None
+        got = {name: joined(part, shown) for name, part in template.pieces.parts.items()}
+        # The engine's buffer makes every line end a LF, which MIME does too.
+        assert Rendered(**{name: _lines(text) for name, text in got.items()}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "by_pieces"),
+    [(SOURCES[0], True), (SOURCES[1], True), (SOURCES[2], True), (SOURCES[5], False), (SOURCES[10], False)],
+)
+def test_what_sets_no_variable_is_taken_apart(source: str, by_pieces: bool) -> None:
+    variables: dict[str, object] = {"name": "Ann", "a": {"b": "x"}, "n": 3, "vip": True, "city": "Oslo"}
+    assert (compile_template("", source, "").values(variables) is not None) == by_pieces
+
+
+def test_blocks_share_the_limits_of_a_whole_rendering() -> None:
+    block = "{% for i in (1..100) %}{{ 'x' | append: long | size }}{% endfor %}"
+    with pytest.raises(TemplateError, match="too much"):
+        compile_template("", block * 20, "").values({"long": "y" * 20_000})
+    many = "{% for i in (1..10) %}{{ long }}{% endfor %}"
+    assert (
+        compile_template("", many * 20, "").values({"long": "y" * 20_000}) is None
+    )  # the engine says how it ends

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.mta.canonical import relaxed_body, relaxed_header
 from gateway.mta.keys import generate_rsa_key, public_key_txt
-from gateway.mta.sign import Signer, relaxed_body, relaxed_header
+from gateway.mta.sign import Signer
 
 MESSAGE = (
     b"From: A <a@example.org>\r\nTo: b@example.net\r\nSubject: one\r\n  two\r\nDate: Thu, 01 Jan 2026 00:00:00 +0000\r\n"
