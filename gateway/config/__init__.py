@@ -19,6 +19,7 @@ from gateway.config.sections import (
     KeysConfig,
     ListenConfig,
     MailConfig,
+    MxConfig,
     RetryConfig,
     RouteConfig,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "KeysConfig",
     "ListenConfig",
     "MailConfig",
+    "MxConfig",
     "RetryConfig",
     "RouteConfig",
     "load",

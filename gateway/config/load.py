@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
 
-from gateway.config.sections import Config
+from gateway.config.sections import Config, MxConfig
 from gateway.config.strict_toml import Document, KeyPath, explain, known_keys, nearest, read_toml
 from gateway.errors import ConfigError
 
@@ -114,7 +116,43 @@ def _inconsistencies(config: Config) -> list[tuple[KeyPath, str, str]]:
             found.append((key, f'"{target}" is not host:port', 'for example "127.0.0.1:2525"'))
         if key[-1] != key[-1].lower():
             found.append((key, "not lower case", f'"{key[-1].lower()}"'))
+    return found + _wrong_addresses(config.mx)
+
+
+def _wrong_addresses(mx: MxConfig) -> list[tuple[KeyPath, str, str]]:
+    """What is no address of a name server, or no network."""
+    found: list[tuple[KeyPath, str, str]] = []
+    for nameserver in mx.nameservers:
+        if not _is_ip_port(nameserver):
+            hint = 'for example "192.0.2.53", "127.0.0.1:5353" or "[2001:db8::53]:53"'
+            found.append((("mx", "nameservers"), f'"{nameserver}" is neither IP address nor ip:port', hint))
+    for network in mx.allow_networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            hint = 'for example "10.0.0.0/8" or "fd00::/8"'
+            with suppress(ValueError):
+                hint = f'did you mean "{ip_network(network, strict=False)}"?'
+            found.append((("mx", "allow_networks"), f'"{network}" is no network: {error}', hint))
     return found
+
+
+def _is_ip_port(text: str) -> bool:
+    """Whether text is an IP address, alone or with a port; an IPv6 address with a port stands in brackets."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        if rest:
+            port = rest.removeprefix(":") if rest.startswith(":") else ""
+        if ":" not in host:
+            return False
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535
 
 
 def _with_dsn_of_file(config: Config, document: Document, from_env: Mapping[KeyPath, str]) -> Config:

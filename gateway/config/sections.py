@@ -5,6 +5,7 @@ The file's comments say what each key means; a test holds the two together. Pure
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +110,25 @@ class RouteConfig(Section, frozen=True):
         return host.strip("[]"), int(port)
 
 
+class MxConfig(Section, frozen=True):
+    """How the MX hosts of a domain are found, and which addresses mail may go to."""
+
+    nameservers: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    timeout_s: Timeout = 20.0
+    ipv6: bool = False
+    allow_networks: Annotated[tuple[str, ...], Meta(max_length=100)] = ()
+    port: Port = 25
+
+    @property
+    def allowed(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`allow_networks` as networks.
+
+        Raises:
+            ValueError: an entry that is no network; `load` has refused it.
+        """
+        return tuple(ip_network(network) for network in self.allow_networks)
+
+
 class RetryConfig(Section, frozen=True):
     """When a deferred delivery is tried again: the wait after attempt 1, 2, 3 …; the last one repeats."""
 
@@ -145,6 +165,7 @@ class Config(Section, frozen=True):
     mail: MailConfig = MailConfig()
     keys: KeysConfig = KeysConfig()
     route: RouteConfig = msgspec.field(default_factory=RouteConfig)
+    mx: MxConfig = MxConfig()
     retry: RetryConfig = RetryConfig()
     expiry: ExpiryConfig = ExpiryConfig()
     doubt: DoubtConfig = DoubtConfig()

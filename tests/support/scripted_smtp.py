@@ -48,8 +48,10 @@ class ScriptedServer:
 
 
 @asynccontextmanager
-async def scripted(*scripts: Sequence[Step]) -> AsyncIterator[ScriptedServer]:
-    """Serve the scripts on a free port of loopback."""
+async def scripted(
+    *scripts: Sequence[Step], host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[ScriptedServer]:
+    """Serve the scripts on an address of loopback, on a free port unless one is named."""
     told = ScriptedServer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -86,7 +88,7 @@ async def scripted(*scripts: Sequence[Step]) -> AsyncIterator[ScriptedServer]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, host, port)
     told.port = server.sockets[0].getsockname()[1]
     try:
         yield told

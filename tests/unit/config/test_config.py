@@ -58,6 +58,15 @@ def test_every_key_stands_in_the_shipped_file_under_a_comment() -> None:
         ("[retry]\ngreylist_s = []", 2, "retry.greylist_s", "length >= 1"),
         ('[route]\n[route.domains]\n"a.example" = "b:25"\n"b.example" = "mx"', 4, "route.domains.b.example", "host:port"),
         ('[route.domains]\n"A.example" = "b:25"', 2, "route.domains.A.example", '"a.example"'),
+        ("[mx]\nport = 25\nnameservers = ['9.9.9.9', 'dns.example']", 3, "mx.nameservers", '"dns.example" is neither IP address nor ip:port'),
+        ("[mx]\nnameservers = ['9.9.9.9:']", 2, "mx.nameservers", "127.0.0.1:5353"),
+        ("[mx]\nnameservers = ['[::1]:70000']", 2, "mx.nameservers", "[2001:db8::53]:53"),
+        ("[mx]\nnameservers = ['[::1]53']", 2, "mx.nameservers", "neither"),
+        ("[mx]\nallow_networks = ['10.1.2.3/8']", 2, "mx.allow_networks", 'did you mean "10.0.0.0/8"?'),
+        ("[mx]\nallow_networks = ['localhost']", 2, "mx.allow_networks", 'for example "10.0.0.0/8"'),
+        ("[mx]\nallow_network = []", 2, "mx.allow_network", 'did you mean "allow_networks"?'),
+        ("[mx]\ntimeout_s = 0", 2, "mx.timeout_s", "expected float > 0.0"),
+        ("[mx]\nipv6 = 1", 2, "mx.ipv6", "expected bool, got int"),
         ("[dispatch]\nin_flight = 50", None, "dispatch.urgent_reserve", "below dispatch.in_flight (50)"),
         ("[dispatch]\nlease_s = 1\nheartbeat_s = 0.5", 3, "dispatch.heartbeat_s", "two lost heartbeats"),
         ("[api]\nport = \n", 2, "", "not TOML"),
@@ -139,3 +148,14 @@ def test_routes_name_hosts_ports_and_ipv6(tmp_path: Path) -> None:
     route = load(path, {}).route
     assert route.host_port("a.example") == ("::1", 25)
     assert route.host_port("b.example") is None
+
+
+def test_name_servers_and_networks_may_be_of_both_families(tmp_path: Path) -> None:
+    path = tmp_path / "g.toml"
+    nameservers = ("9.9.9.9", "127.0.0.1:5353", "2620:fe::fe", "[2620:fe::fe]", "[::1]:5353")
+    path.write_text(
+        f"[mx]\nnameservers = {list(nameservers)}\nallow_networks = ['127.0.0.0/8', 'fd00::/8', '10.9.8.7']\n"
+    )
+    mx = load(path, {}).mx
+    assert mx.nameservers == nameservers
+    assert [str(network) for network in mx.allowed] == ["127.0.0.0/8", "fd00::/8", "10.9.8.7/32"]
