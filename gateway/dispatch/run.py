@@ -29,6 +29,7 @@ from gateway.dispatch.stall import Stalls
 from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
+from gateway.mta.mx import resolver_of
 from gateway.store import fleet
 from gateway.store.fleet import DoubtPolicy
 from gateway.store.pool import open_pool
@@ -83,6 +84,7 @@ class Dispatcher:
         self._journal = Journal(self._journal_dir, incarnation)
         self._lease = Lease(clock, config.dispatch.lease_s)
         self._stalls = Stalls(clock)
+        self._resolver = resolver_of(config.mx, clock)
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
         self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
         self._metrics = Metrics(CollectorRegistry())
@@ -100,7 +102,7 @@ class Dispatcher:
             contents=Contents(
                 Names(config.mail.bounce_domain, config.mail.message_id_domain), load_or_create_master_key(config.master_key_path)
             ),
-            acknowledger=self._acknowledger, policies=policies, queue=self._queue, pool=pool, metrics=self._metrics,
+            acknowledger=self._acknowledger, policies=policies, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
             hand_back=self._feeder.hand_back, failed=self._fail,
         )  # fmt: skip
         self._feeder.attempts = self._attempts
@@ -157,6 +159,7 @@ class Dispatcher:
             await asyncio.wait({*tasks, stopping})
             self._failure.cancel()
             self._journal.close()
+            await self._resolver.close()
 
     async def _close(self) -> None:
         """Leave nothing behind: what the grace time cut off between its dot and the reply is in doubt at once."""
