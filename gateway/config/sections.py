@@ -87,6 +87,9 @@ class MailConfig(Section, frozen=True):
 
     bounce_domain: Annotated[HostName, Meta(min_length=1)] = "bounces.localhost"
     message_id_domain: Annotated[HostName, Meta(min_length=1)] = "localhost"
+    platform_domain: HostName = ""
+    platform_selector: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")] = "platform"
+    platform_key_file: str = ""
 
 
 class KeysConfig(Section, frozen=True):

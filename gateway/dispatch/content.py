@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from gateway.campaigns.render import Template, compile_template
-from gateway.errors import GatewayError, Invalid, KeySealError, TemplateError
+from gateway.config import MailConfig
+from gateway.errors import ConfigError, GatewayError, Invalid, KeySealError, TemplateError
 from gateway.model.delivery import Leased
 from gateway.model.ids import encode
 from gateway.mta.keys import derive_key, unseal
 from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff
-from gateway.mta.sign import Signer
+from gateway.mta.sign import Algorithm, Signer
 from gateway.mta.wire import Mail
 
 CACHED_MESSAGES: Final = 2_000
@@ -51,18 +53,48 @@ class Message(msgspec.Struct, frozen=True):
     stencil: Stencil | None
     template: Template | None
     boundary: str
-    signer: Signer
+    signers: tuple[Signer, ...]
+
+
+class _FurtherKey(msgspec.Struct, frozen=True):
+    """A key that signs beside the domain's first, as the query gives it; `sealed` in base64."""
+
+    selector: str
+    algorithm: Algorithm
+    sealed: bytes
+
+
+def platform_signer(config: MailConfig) -> Signer | None:
+    """The signer of our own domain, if the config names one.
+
+    Raises:
+        ConfigError: its key cannot be read or is none.
+    """
+    if not config.platform_domain:
+        return None
+    key = "mail.platform_key_file"
+    try:
+        pem = Path(config.platform_key_file).read_bytes()
+        return Signer(config.platform_domain, config.platform_selector, pem)
+    except OSError as error:
+        raise ConfigError(
+            f"{config.platform_key_file or 'no file'}: {error.strerror}", key=key, hint="a private key in PEM"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(str(error), key=key, hint="an RSA key of at least 2048 bits in PEM") from error
 
 
 class Contents:
     """The messages at hand. `missing` says which to load, `add` takes their rows, `make` gives the bytes."""
 
     # Mutable on purpose: two bounded caches.
-    def __init__(self, names: Names, master_key: bytes) -> None:
+    def __init__(self, names: Names, master_key: bytes, platform: Signer | None = None) -> None:
+        """Take our names, the envelope key, and the signer of our own domain where every mail gets its signature, too."""
         self._names, self._master_key = names, master_key
+        self._platform = platform
         self._boundary_key = derive_key(master_key, "boundary")
         self._messages: OrderedDict[int, Message | Unsendable] = OrderedDict()
-        self._signers: OrderedDict[tuple[int, str], Signer] = OrderedDict()
+        self._signers: OrderedDict[tuple[str, str], Signer] = OrderedDict()
 
     def missing(self, message_ids: set[int]) -> list[int]:
         """Those of the messages that must be loaded first; the others count as used just now."""
@@ -110,15 +142,15 @@ class Contents:
             filled = self._fill(message, delivery)
         except GatewayError as error:
             raise Unsendable(str(error), for_good=True) from error
-        signature = message.signer.sign_form(
-            filled.form,
-            timestamp=int(delivery.accepted_at.timestamp()),
-            expires=int(delivery.expires_at.timestamp()) + _DAY_S,
-        )
+        timestamp = int(delivery.accepted_at.timestamp())
+        expires = int(delivery.expires_at.timestamp()) + _DAY_S
+        signatures = [
+            signer.sign_form(filled.form, timestamp=timestamp, expires=expires) for signer in message.signers
+        ]
         return Mail(
             sender=f"b-{encode('dlv', delivery.id)}@{self._names.bounce_domain}",
             recipient=delivery.recipient,
-            content=dot_stuff(signature + filled.message),
+            content=dot_stuff(b"".join([*signatures, filled.message])),
         )
 
     def _fill(self, message: Message, delivery: Leased) -> Filled:
@@ -145,13 +177,24 @@ class Contents:
             fields=(str(delivery.id),),
         )
 
+    def _signer(self, domain: str, selector: str, algorithm: Algorithm, sealed: bytes) -> Signer:
+        key = (domain, selector)
+        if (signer := self._signers.get(key)) is None:
+            pem = unseal(sealed, self._master_key, domain)
+            signer = self._signers[key] = Signer(domain, selector, pem, algorithm)
+        return signer
+
     def _compile(self, row: Mapping[str, Any]) -> Message:
         if row["private_key_sealed"] is None:
             raise Unsendable("its sending domain is not verified", for_good=False)
-        key = (row["domain_id"], row["selector"])
-        if (signer := self._signers.get(key)) is None:
-            pem = unseal(row["private_key_sealed"], self._master_key, row["domain"])
-            signer = self._signers[key] = Signer(row["domain"], row["selector"], pem)
+        domain = row["domain"]
+        further = msgspec.json.decode(row["further_keys"], type=list[_FurtherKey])
+        signers = [
+            self._signer(domain, row["selector"], row["algorithm"], row["private_key_sealed"]),
+            *[self._signer(domain, key.selector, key.algorithm, key.sealed) for key in further],
+        ]
+        if self._platform is not None:
+            signers.append(self._platform)
         headers = msgspec.json.decode(row["headers"] or "{}", type=dict[str, str])
         content = MailContent(
             sender=row["sender"],
@@ -177,4 +220,6 @@ class Contents:
             )
         except Invalid as error:
             raise Unsendable(str(error), for_good=True) from error
-        return Message(content=content, stencil=stencil, template=template, boundary=boundary, signer=signer)
+        return Message(
+            content=content, stencil=stencil, template=template, boundary=boundary, signers=tuple(signers)
+        )

@@ -40,6 +40,11 @@ def generate_rsa_key() -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def generate_ed25519_key() -> bytes:
+    """Return a new Ed25519 private key in PEM (PKCS #8)."""
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def seal(private_key_pem: bytes, master_key: bytes, domain: str) -> bytes:
     """Return the key sealed for `domain`: version, nonce, ciphertext and tag; differs each time."""
     nonce = os.urandom(_NONCE_BYTES)

@@ -24,6 +24,7 @@ BY_PATH: dict[str, Any] = {
     "POST /v1/keys/{id}/actions/revoke": None,
     "GET /v1/domains/{id}": None,
     "POST /v1/domains/{id}/actions/mark_verified": None,
+    "POST /v1/domains/{id}/actions/rotate": None,
     "GET /v1/contacts/{id}": None,
     "DELETE /v1/contacts/{id}": None,
     "GET /v1/lists/{id}": None,
