@@ -87,9 +87,21 @@ class MailConfig(Section, frozen=True):
 
     bounce_domain: Annotated[HostName, Meta(min_length=1)] = "bounces.localhost"
     message_id_domain: Annotated[HostName, Meta(min_length=1)] = "localhost"
+    sender_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{5,15}$")] = "gateway"
     platform_domain: HostName = ""
     platform_selector: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")] = "platform"
     platform_key_file: str = ""
+
+
+class TrackConfig(Section, frozen=True):
+    """What marketing mail tells us back."""
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")] = ""
+
+    @property
+    def base(self) -> str:
+        """The URL with a slash at its end; empty: nothing is tracked."""
+        return f"{self.url.rstrip('/')}/" if self.url else ""
 
 
 class KeysConfig(Section, frozen=True):
@@ -166,6 +178,7 @@ class Config(Section, frozen=True):
     dispatch: DispatchConfig = DispatchConfig()
     listen: ListenConfig = ListenConfig()
     mail: MailConfig = MailConfig()
+    track: TrackConfig = TrackConfig()
     keys: KeysConfig = KeysConfig()
     route: RouteConfig = msgspec.field(default_factory=RouteConfig)
     mx: MxConfig = MxConfig()

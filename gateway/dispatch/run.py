@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.dispatch.attempt import AttemptMaker
-from gateway.dispatch.content import Contents, Names, platform_signer
+from gateway.dispatch.content import Contents, names_of, platform_signer
 from gateway.dispatch.feeder import STORE_ERRORS, Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
 from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
@@ -100,7 +100,7 @@ class Dispatcher:
         self._attempts = AttemptMaker(
             config=config, clock=clock, lease=self._lease, stalls=self._stalls, journal=self._journal,
             contents=Contents(
-                Names(config.mail.bounce_domain, config.mail.message_id_domain), load_or_create_master_key(config.master_key_path),
+                names_of(config), load_or_create_master_key(config.master_key_path),
                 platform_signer(config.mail),
             ),
             acknowledger=self._acknowledger, policies=policies, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,

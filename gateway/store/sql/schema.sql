@@ -1385,6 +1385,8 @@ CREATE INDEX acceptance_message ON public.acceptance USING btree (message_id);
 
 CREATE INDEX api_key_site ON public.api_key USING btree (site_id);
 
+CREATE INDEX broadcast_message ON public.broadcast USING btree (message_id) WHERE (message_id IS NOT NULL);
+
 CREATE INDEX broadcast_site ON public.broadcast USING btree (site_id, id);
 
 CREATE INDEX broadcast_working ON public.broadcast USING btree (id) WHERE ((state = ANY (ARRAY['preparing'::public.broadcast_state, 'sending'::public.broadcast_state, 'paused'::public.broadcast_state, 'cancelled'::public.broadcast_state])) AND (ended_at IS NULL));

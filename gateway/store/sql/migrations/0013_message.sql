@@ -1,4 +1,5 @@
--- More than one key for a sending domain: a spare one whose record is published long before it signs, and a second algorithm.
+-- What the making of a message needs: more than one key for a sending domain (a spare one whose record is published long before it signs,
+-- and a second algorithm), and its broadcast.
 
 alter table domain add column algorithm text not null default 'rsa-sha256' check (algorithm in ('rsa-sha256', 'ed25519-sha256'));
 
@@ -22,3 +23,6 @@ create policy by_site on domain_key to gateway_api using (site_id = current_site
 create policy every_site on domain_key to gateway_dispatch using (true) with check (true);
 grant select, insert, update, delete on domain_key to gateway_api, gateway_dispatch;
 grant usage, select, update on sequence domain_key_id_seq to gateway_api, gateway_dispatch;
+
+-- Which broadcast a message belongs to: its Feedback-ID says so.
+create index broadcast_message on broadcast (message_id) where message_id is not null;
