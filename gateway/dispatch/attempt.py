@@ -26,7 +26,7 @@ from gateway.model.delivery import DeliveryState, Leased, Result
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope, Stage
 from gateway.mta.journal import Journal
 from gateway.mta.reply import ErrorKind, from_error
-from gateway.mta.wire import Session, SessionFailed, Timeouts, open_session
+from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
 
@@ -66,11 +66,15 @@ class AttemptMaker:
         self._metrics, self._log = metrics, get_logger()
         self._route = config.route
         self._helo_name = config.dispatch.helo_name or "localhost"
+        self._tls = TlsPolicy(config.dispatch.tls)
         self._timeouts = Timeouts(
             connect_s=config.dispatch.connect_timeout_s,
+            banner_s=config.dispatch.banner_timeout_s,
             mail_s=config.dispatch.mail_timeout_s,
             rcpt_s=config.dispatch.rcpt_timeout_s,
             data_s=config.dispatch.data_timeout_s,
+            data_block_s=config.dispatch.data_block_timeout_s,
+            min_transfer_bytes_per_s=config.dispatch.min_transfer_bytes_per_s,
             dot_s=config.dispatch.dot_timeout_s,
         )
 
@@ -105,7 +109,7 @@ class AttemptMaker:
             raise SessionFailed(
                 from_error(ErrorKind.NO_ROUTE, Stage.CONNECT, f"no [route] leads to {domain}")
             )
-        return await open_session(*target, self._helo_name, self._timeouts)
+        return await open_session(*target, self._helo_name, self._timeouts, tls=self._tls)
 
     async def load(self, message_ids: set[int]) -> None:
         """Have the messages of these ids at hand."""
