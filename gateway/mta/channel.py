@@ -118,7 +118,7 @@ class Channel(asyncio.Protocol):
         if not self._replies:
             if self.broken is not None:
                 raise self.broken
-            timer = self._loop.call_later(timeout_s, self._fail, Broken(ErrorKind.TIMEOUT, f"no reply in {timeout_s:g} s"))  # fmt: skip
+            timer = self._loop.call_later(timeout_s, self._time_out, timeout_s)
             try:
                 self._waiter = self._loop.create_future()
                 await self._waiter
@@ -196,6 +196,9 @@ class Channel(asyncio.Protocol):
         """Bytes that the kernel has not taken from us; those above and below TLS are counted each where they stand."""
         unsent = self._transport.get_write_buffer_size()
         return unsent if self._below_tls is None else unsent + self._below_tls.get_write_buffer_size()
+
+    def _time_out(self, timeout_s: float) -> None:
+        self._fail(Broken(ErrorKind.TIMEOUT, f"no reply in {timeout_s:g} s"))
 
     def _fail(self, why: Broken) -> None:
         """End the connection; what was answered before stays readable."""
