@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -66,12 +66,14 @@ class DispatchConfig(Section, frozen=True):
     ack_rows: Annotated[int, Meta(ge=1, le=10_000)] = 400
     late_tolerance_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
     helo_name: HostName = ""
+    tls: Literal["none", "opportunistic", "require"] = "opportunistic"
     connect_timeout_s: Timeout = 30.0
     banner_timeout_s: Timeout = 300.0
     mail_timeout_s: Timeout = 300.0
     rcpt_timeout_s: Timeout = 300.0
     data_timeout_s: Timeout = 120.0
     data_block_timeout_s: Timeout = 180.0
+    min_transfer_bytes_per_s: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 500
     dot_timeout_s: Timeout = 600.0
 
 

@@ -28,7 +28,7 @@ from gateway.mta.connect import open_first
 from gateway.mta.journal import Journal
 from gateway.mta.mx import MxResolver
 from gateway.mta.mx_plan import NoHosts
-from gateway.mta.wire import Session, SessionFailed, Timeouts, open_session
+from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
 
@@ -70,11 +70,15 @@ class AttemptMaker:
         self._metrics, self._log = metrics, get_logger()
         self._route = config.route
         self._helo_name = config.dispatch.helo_name or "localhost"
+        self._tls = TlsPolicy(config.dispatch.tls)
         self._timeouts = Timeouts(
             connect_s=config.dispatch.connect_timeout_s,
+            banner_s=config.dispatch.banner_timeout_s,
             mail_s=config.dispatch.mail_timeout_s,
             rcpt_s=config.dispatch.rcpt_timeout_s,
             data_s=config.dispatch.data_timeout_s,
+            data_block_s=config.dispatch.data_block_timeout_s,
+            min_transfer_bytes_per_s=config.dispatch.min_transfer_bytes_per_s,
             dot_s=config.dispatch.dot_timeout_s,
         )
 
@@ -105,11 +109,11 @@ class AttemptMaker:
         """
         domain = delivery.recipient.rpartition("@")[2].lower()
         if (target := self._route.host_port(domain)) is not None:
-            return await open_session(*target, self._helo_name, self._timeouts)
+            return await open_session(*target, self._helo_name, self._timeouts, tls=self._tls)
         found = await self._resolver.resolve(domain)
         if isinstance(found, NoHosts):
             raise SessionFailed(found.disposition)
-        return await open_first(found, self._helo_name, self._timeouts)
+        return await open_first(found, self._helo_name, self._timeouts, tls=self._tls)
 
     async def load(self, message_ids: set[int]) -> None:
         """Have the messages of these ids at hand."""

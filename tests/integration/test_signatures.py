@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.config import MailConfig
-from gateway.dispatch.content import Contents, Names, platform_signer
+from gateway.config import Config, MailConfig
+from gateway.dispatch.content import Contents, names_of, platform_signer
 from gateway.errors import ConfigError
 from gateway.model.delivery import Leased
 from gateway.model.ids import decode
@@ -46,7 +46,7 @@ async def sent(world: World, app: Client, pool: asyncpg.Pool, platform: MailConf
     message_id = decode("msg", answer["id"])
     async with pool.acquire() as connection:
         rows = await Queue(1, SystemClock(), 0.1).messages(connection, [message_id])
-    contents = Contents(Names("b.example", "m.example"), world.services.master_key, platform_signer(platform))
+    contents = Contents(names_of(Config()), world.services.master_key, platform_signer(platform))
     contents.add([message_id], rows)
     mail = contents.make(
         Leased(

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.model.stream import Stream
 from gateway.mta.list_headers import cfbl_address, cfbl_feedback_id, feedback_id, list_id
-from gateway.mta.mime import MailContent, build
+from gateway.mta.mime import MailContent, Stencil, unsubscribe_value
 from tests.unit.mta.test_verp import ACCEPTED_AT
 
 
@@ -32,11 +32,20 @@ def test_they_all_go_into_a_message() -> None:
         cfbl_feedback_id("a" * 40),
     )
     content = MailContent(
-        sender="a@example.org", to="b@example.net", subject="s", text="t", headers=headers,
-        unsubscribe_url="https://t.example.org/u/token", unsubscribe_mailto="u-token@bounce.example.net",
+        sender="a@example.org", subject="s", text="t", headers=headers, fields=("List-Unsubscribe", "List-Unsubscribe-Post")
     )  # fmt: skip
-    message = build(content, message_id="1@example.org", date=ACCEPTED_AT, boundary="b").replace(
-        b"\r\n ", b" "
+    message = (
+        Stencil(content, boundary="b")
+        .fill(
+            to="b@example.net",
+            date=ACCEPTED_AT,
+            message_id="1@example.org",
+            fields=(
+                unsubscribe_value("https://t.example.org/u/token", "u-token@bounce.example.net"),
+                "List-Unsubscribe=One-Click",
+            ),
+        )
+        .message.replace(b"\r\n ", b" ")
     )
     for line in (
         b"Feedback-ID: brd_0000000000005:site_0000000000003:marketing:gateway",
