@@ -67,6 +67,16 @@ class Attachment(msgspec.Struct, frozen=True):
     content_id: str = ""
 
 
+def pack_attachments(attachments: Sequence[Attachment]) -> bytes:
+    """Return files as one value, to be kept with a message; `unpack_attachments` reads it."""
+    return msgspec.msgpack.encode(attachments)
+
+
+def unpack_attachments(packed: bytes | None) -> tuple[Attachment, ...]:
+    """Return the files of a kept value; none for None."""
+    return msgspec.msgpack.decode(packed, type=tuple[Attachment, ...]) if packed else ()
+
+
 class MailContent(msgspec.Struct, frozen=True):
     """What recipients see. Mailboxes are `local@domain` or `Display Name <local@domain>`; texts are whole, or parts with slots."""
 
