@@ -46,6 +46,7 @@ LIMITS: Final = Limits(rate_per_s=100_000.0, burst=20_000, max_connections=100, 
 REACH_RATIO: Final = 2.0
 _TIMEOUT_S: Final = 300.0
 _LINKS: Final = 10
+HTML_BYTES: Final = 11_000
 
 SUBJECT: Final = "{{ first_name }}, news for {{ city }}"
 TEXT: Final = "Hello {{ first_name }},\n\nthere is news for your {{ plan }} plan in {{ city }}.\n\nYours\n"
@@ -86,7 +87,7 @@ async def run(options: Options, tell: Progress) -> Outcome:
     runs: list[Run] = []
     async with stage() as own:
         for number in range(options.runs):
-            one = await _one(own, f"run_{number}", messages, warm_up, domains)
+            one = await measure(own, f"run_{number}", messages, warm_up, domains)
             runs.append(one)
             tell(
                 f"run {number + 1} of {options.runs}: {one.messages_per_s:.0f} messages/s; gateway {one.gateway_ms:.3f}, "
@@ -114,7 +115,8 @@ async def run(options: Options, tell: Progress) -> Outcome:
     return Outcome(figures=figures, settings=settings)
 
 
-async def _one(own: Stage, name: str, messages: int, warm_up: int, domains: int) -> Run:
+async def measure(own: Stage, name: str, messages: int, warm_up: int, domains: int) -> Run:
+    """One run on a fresh database `name`: `warm_up` messages that do not count, then `messages` that do."""
     dsn = await own.database(name)
     connection = await connect(dsn, application_name="bench")
     timer = SignatureTimer()
@@ -127,7 +129,7 @@ async def _one(own: Stage, name: str, messages: int, warm_up: int, domains: int)
             )
             config.data_dir.mkdir()
             await make_site(connection, config)
-            await make_message(connection, subject=SUBJECT, html=html(11_000), text=TEXT)
+            await make_message(connection, subject=SUBJECT, html=html(HTML_BYTES), text=TEXT)
             lanes = await make_lanes(connection, [f"d{i}.test" for i in range(domains)], LIMITS)
             throttles = shaping(LIMITS)
             async with (
