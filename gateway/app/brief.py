@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway.config.sections import Config
+from gateway.mta.bounce_rules import BounceRules
 from gateway.throttle.shaping import Shaping
 
 
@@ -30,6 +31,8 @@ class Brief(msgspec.Struct, frozen=True):
         dsn: where Postgres is, whether configured or our own.
         shaping: the throttles at the start.
         throttles: the file they are from, to be watched; empty where there is none.
+        bounce_rules: the rules for replies at the start.
+        bounces: the file they are from, as `throttles`.
         log_level: debug, info, warning or error.
         log_json: whether logs are lines of JSON.
     """
@@ -39,6 +42,8 @@ class Brief(msgspec.Struct, frozen=True):
     dsn: str
     shaping: Shaping
     throttles: str = ""
+    bounce_rules: BounceRules = BounceRules()
+    bounces: str = ""
     log_level: str = "info"
     log_json: bool = True
 

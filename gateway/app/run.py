@@ -26,6 +26,7 @@ from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.dispatch.memory import hold_if_restored, state_dir_of
 from gateway.errors import GatewayError
+from gateway.mta.bounce_rules import BounceRules
 from gateway.mta.keys import load_or_create_master_key
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.pool import connect
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         throttles: the file that `shaping` is from, watched for changes; None where there is none.
+        bounces: the file that `bounce_rules` is from, as `throttles`.
         workers: dispatchers.
         migrate: bring a configured database to this code's schema; the gateway's own always is.
     """
@@ -51,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     shaping: Shaping
     throttles: Path | None = None
+    bounce_rules: BounceRules = BounceRules()
+    bounces: Path | None = None
     roles: Sequence[Role]
     workers: int
     migrate: bool = False
@@ -145,9 +149,19 @@ async def _look_back(config: Config, dsn: str) -> None:
 
 
 def _supervisor(plan: Plan, dsn: str) -> Supervisor:
-    throttles = str(plan.throttles.resolve()) if plan.throttles else ""
+    throttles, bounces = (str(path.resolve()) if path else "" for path in (plan.throttles, plan.bounces))
     briefs = {
-        member: Brief(member.role, plan.config, dsn, plan.shaping, throttles, plan.log_level, plan.log_json)
+        member: Brief(
+            member.role,
+            plan.config,
+            dsn,
+            plan.shaping,
+            throttles,
+            plan.bounce_rules,
+            bounces,
+            plan.log_level,
+            plan.log_json,
+        )
         for member in members(plan.roles, plan.workers)
     }
     return Supervisor(briefs, SystemClock(), grace_s=plan.config.dispatch.grace_s + _KILL_MARGIN_S)

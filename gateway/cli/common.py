@@ -16,10 +16,12 @@ from rich.table import Table
 from gateway.config import Config, load_here
 from gateway.errors import ConfigError, GatewayError, Invalid
 from gateway.model.ids import Prefix, decode
+from gateway.mta.bounce_rules import BounceRules, load_bounces
 from gateway.throttle.shaping import Shaping, load_throttles
 
 DEFAULT_CONFIG: Final = Path("config/gateway.toml")
 _THROTTLES: Final = "throttles.toml"
+_BOUNCES: Final = "bounces.toml"
 
 
 class UsageError(GatewayError):
@@ -47,8 +49,12 @@ class Common:
     @property
     def throttles_path(self) -> Path | None:
         """`throttles.toml` beside the configuration file, if there."""
-        beside = self.path.with_name(_THROTTLES) if self.path else None
-        return beside if beside and beside.exists() else None
+        return self._beside(_THROTTLES)
+
+    @property
+    def bounces_path(self) -> Path | None:
+        """`bounces.toml` beside the configuration file, if there."""
+        return self._beside(_BOUNCES)
 
     def load(self) -> Config:
         """The configuration.
@@ -67,6 +73,18 @@ class Common:
             ConfigError: what has to be mended, and where.
         """
         return load_throttles(self.throttles_path) if self.throttles_path else Shaping()
+
+    def load_bounces(self) -> BounceRules:
+        """The rules for replies that come before the built-in ones; none where there is no file.
+
+        Raises:
+            ConfigError: what has to be mended, and where.
+        """
+        return load_bounces(self.bounces_path) if self.bounces_path else BounceRules()
+
+    def _beside(self, name: str) -> Path | None:
+        beside = self.path.with_name(name) if self.path else None
+        return beside if beside and beside.exists() else None
 
 
 DEFAULTS: Final = Common()

@@ -44,14 +44,15 @@ async def run(
     """
     chosen = _roles(roles)
     config = common.load()
-    shaping = common.load_shaping()
+    shaping, bounce_rules = common.load_shaping(), common.load_bounces()
     count = config.dispatch.workers if workers is None else workers
     if not 0 <= count <= 256:
         raise UsageError(f"--workers: {count} is not 0 to 256")
     log_json = not sys.stderr.isatty()
     configure_logging(log_level, log_json)
     plan = Plan(
-        config=config, shaping=shaping, throttles=common.throttles_path, roles=chosen, workers=count, migrate=migrate,
+        config=config, shaping=shaping, throttles=common.throttles_path, bounce_rules=bounce_rules,
+        bounces=common.bounces_path, roles=chosen, workers=count, migrate=migrate,
         log_level=log_level, log_json=log_json,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """TOML into frozen Structs, or an error that names file, line, key and what would be right.
 
-Owns how a configuration mistake is told; knows no key by name. Used for `gateway.toml` and `throttles.toml`.
+Owns how a configuration mistake is told; knows no key by name. Used for `gateway.toml`, `throttles.toml` and
+`bounces.toml`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar, get_args
 
 import msgspec
 
@@ -19,7 +22,7 @@ from gateway.errors import ConfigError
 T = TypeVar("T")
 
 KeyPath = tuple[str, ...]
-"""Table names and key, outermost first."""
+"""Table names and key, outermost first. A table of an array, `[[rule]]`, is its name and its number from 1: `rule`, `3`."""
 
 _UNITS: Final = {
     "_per_s": "per second",
@@ -33,6 +36,7 @@ _HEADER: Final = re.compile(rf"\s*\[\[?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
 _KEY: Final = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 _PARTS: Final = re.compile(_PART)
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`")
+_NO_CHOICE: Final = re.compile(r"Invalid enum value '(.*)'")
 _AT: Final = re.compile(r" - at `\$?(.*)`$")
 _SYNTAX_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)")
 
@@ -48,9 +52,14 @@ class Document(msgspec.Struct, frozen=True):
         """Return the line (1-based) where a key or a table stands, or that of the nearest table above it."""
         best, best_depth = None, 0
         table: KeyPath = ()
+        counts: Counter[KeyPath] = Counter()
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := _HEADER.match(line):
-                found = table = _split(header[1])
+                found = _split(header[1])
+                if line.lstrip().startswith("[["):
+                    counts[found] += 1
+                    found = (*found, str(counts[found]))
+                table = found
             elif assignment := _KEY.match(line):
                 found = (*table, *_split(assignment[1]))
             else:
@@ -115,6 +124,8 @@ def explain(error: msgspec.ValidationError, into: object) -> tuple[KeyPath, str,
     )
     if unknown := _UNKNOWN_FIELD.match(problem):
         return (*key, unknown[1]), "unknown key", nearest(unknown[1], known_keys(into, key))
+    if wrong := _NO_CHOICE.match(problem):
+        return key, f'no value "{wrong[1]}"', nearest(wrong[1], _choices(into, key))
     problem = (
         problem.replace("Expected", "expected")
         .replace("`", "")
@@ -125,13 +136,8 @@ def explain(error: msgspec.ValidationError, into: object) -> tuple[KeyPath, str,
 
 def known_keys(into: object, key: KeyPath = ()) -> tuple[str, ...]:
     """Return the keys of the Struct that stands at `key` below the Struct type `into`."""
-    node: object = into
-    for part in key:
-        fields = (
-            {field.name: field.type for field in msgspec.structs.fields(node)} if _is_struct(node) else {}
-        )
-        node = fields.get(part)
-    return tuple(field.name for field in msgspec.structs.fields(node)) if _is_struct(node) else ()
+    node = _type_at(into, key)
+    return tuple(field.encode_name for field in msgspec.structs.fields(node)) if _is_struct(node) else ()
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
@@ -141,7 +147,27 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     if close:
         unit = _unit_hint(close[0])
         return f'did you mean "{close[0]}"' + (f" ({unit})?" if unit else "?")
-    return f"known keys are {', '.join(known)}" if known else ""
+    return f"known are {', '.join(known)}" if known else ""
+
+
+def _type_at(into: object, key: KeyPath) -> object:
+    node = into
+    for part in key:
+        fields = msgspec.structs.fields(node) if _is_struct(node) else ()
+        node = next((field.type for field in fields if field.encode_name == part), None)
+    return node
+
+
+def _choices(into: object, key: KeyPath) -> tuple[str, ...]:
+    """The values of an enum or a Literal, alone, in a tuple or beside None."""
+    wanted = _type_at(into, key)
+    found: list[str] = []
+    for part in (wanted, *get_args(wanted)):
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, type) and issubclass(part, Enum):
+            found += [str(member.value) for member in part]
+    return tuple(found)
 
 
 def _is_struct(node: object) -> TypeGuard[type[msgspec.Struct]]:

@@ -28,6 +28,7 @@ from gateway.mta.connect import open_first
 from gateway.mta.journal import Journal
 from gateway.mta.mx import MxResolver
 from gateway.mta.mx_plan import NoHosts
+from gateway.mta.reply import Judge
 from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
@@ -49,6 +50,7 @@ class AttemptMaker:
         contents: Contents,
         acknowledger: Acknowledger,
         policies: Policies,
+        judge: Judge,
         resolver: MxResolver,
         queue: Queue,
         pool: asyncpg.Pool,
@@ -65,7 +67,7 @@ class AttemptMaker:
             int, tuple[float, str]
         ] = {}  # lane → seconds, why; told to Postgres by the feeder
         self._lease, self._stalls, self._journal, self._contents = lease, stalls, journal, contents
-        self._resolver = resolver
+        self._resolver, self._judge = resolver, judge
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
         self._route = config.route
@@ -109,11 +111,13 @@ class AttemptMaker:
         """
         domain = delivery.recipient.rpartition("@")[2].lower()
         if (target := self._route.host_port(domain)) is not None:
-            return await open_session(*target, self._helo_name, self._timeouts, tls=self._tls)
+            return await open_session(
+                *target, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge
+            )
         found = await self._resolver.resolve(domain)
         if isinstance(found, NoHosts):
             raise SessionFailed(found.disposition)
-        return await open_first(found, self._helo_name, self._timeouts, tls=self._tls)
+        return await open_first(found, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge)
 
     async def load(self, message_ids: set[int]) -> None:
         """Have the messages of these ids at hand."""

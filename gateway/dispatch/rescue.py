@@ -15,7 +15,7 @@ from gateway.dispatch.outcome import Policies
 from gateway.model.delivery import Result
 from gateway.model.disposition import Disposition, Outcome, Stage
 from gateway.mta import journal
-from gateway.mta.reply import Reply, classify
+from gateway.mta.reply import Judge, Reply
 from gateway.store import fleet
 from gateway.store.fleet import DoubtPolicy
 from gateway.store.queue import Queue
@@ -28,10 +28,16 @@ class Rescuer:
     """Rescues on behalf of one living dispatcher."""
 
     def __init__(
-        self, pool: asyncpg.Pool, queue: Queue, journal_dir: Path, policies: Policies, doubt: DoubtPolicy
+        self,
+        pool: asyncpg.Pool,
+        queue: Queue,
+        journal_dir: Path,
+        policies: Policies,
+        doubt: DoubtPolicy,
+        judge: Judge,
     ) -> None:
         self._pool, self._queue, self._journal_dir = pool, queue, journal_dir
-        self._policies, self._doubt = policies, doubt
+        self._policies, self._doubt, self._judge = policies, doubt, judge
         self._log = get_logger()
 
     async def bury_the_dead_here(self) -> int:
@@ -88,13 +94,13 @@ class Rescuer:
         if 200 <= code < 300:
             disposition = Disposition(
                 Outcome.DELIVERED,
-                classify(Reply(250, None, ""), Stage.DOT).bounce_class,
+                self._judge(Reply(250, None, ""), Stage.DOT).bounce_class,
                 code,
                 enhanced,
                 text,
             )
         else:
-            disposition = classify(Reply(code or 451, enhanced, text), Stage.DOT)
+            disposition = self._judge(Reply(code or 451, enhanced, text), Stage.DOT)
         return self._policies.result_of(
             disposition, delivery_id=delivery_id, epoch=epoch, attempts=0, priority=0
         )

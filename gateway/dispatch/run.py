@@ -30,6 +30,7 @@ from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
 from gateway.mta.mx import resolver_of
+from gateway.mta.reply import Judge, classify
 from gateway.store import fleet
 from gateway.store.fleet import DoubtPolicy
 from gateway.store.pool import open_pool
@@ -39,8 +40,10 @@ from gateway.telemetry import Event, Metrics, get_logger
 _HOST_FILE = "host.key"
 
 
-async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
-    """Send until `stop`; then drain within the grace time.
+async def run_dispatcher(
+    config: Config, dsn: str, *, clock: Clock, stop: asyncio.Event, judge: Judge = classify
+) -> None:
+    """Send until `stop`; then drain within the grace time. `judge` says what receivers' replies mean.
 
     Raises:
         Fenced: peers called us dead; begin a new life.
@@ -57,7 +60,7 @@ async def run_dispatcher(config: Config, dsn: str, *, clock: Clock, stop: asynci
         application_name="gateway dispatch",
     )
     try:
-        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock)
+        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock, judge)
         # What stands now stays for good; a full collection over it stopped all lanes for 17 ms.
         gc.collect()
         gc.freeze()
@@ -77,6 +80,7 @@ class Dispatcher:
         clock: Clock,
         incarnation: int,
         host_key: str,
+        judge: Judge,
     ) -> None:
         self._config, self._pool, self._clock, self._state_dir = config, pool, clock, state_dir
         self._incarnation = incarnation
@@ -90,7 +94,7 @@ class Dispatcher:
         self._metrics = Metrics(CollectorRegistry())
         policies = Policies(config.retry, config.doubt)
         doubt = DoubtPolicy(config.doubt.transactional_wait_s, config.doubt.bulk_wait_s)
-        self._rescuer = Rescuer(pool, self._queue, self._journal_dir, policies, doubt)
+        self._rescuer = Rescuer(pool, self._queue, self._journal_dir, policies, doubt, judge)
         self._acknowledger = Acknowledger(pool, self._queue, self._journal, config.dispatch, clock)
         self._feeder = Feeder(
             pool=pool, queue=self._queue, journal=self._journal, watch=self._watch, acknowledger=self._acknowledger,
@@ -103,7 +107,7 @@ class Dispatcher:
                 names_of(config), load_or_create_master_key(config.master_key_path),
                 platform_signer(config.mail),
             ),
-            acknowledger=self._acknowledger, policies=policies, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
+            acknowledger=self._acknowledger, policies=policies, judge=judge, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
             hand_back=self._feeder.hand_back, failed=self._fail,
         )  # fmt: skip
         self._feeder.attempts = self._attempts
@@ -112,13 +116,15 @@ class Dispatcher:
         self._log = get_logger()
 
     @classmethod
-    async def begin(cls, config: Config, pool: asyncpg.Pool, state_dir: Path, clock: Clock) -> Dispatcher:
+    async def begin(
+        cls, config: Config, pool: asyncpg.Pool, state_dir: Path, clock: Clock, judge: Judge
+    ) -> Dispatcher:
         """Check the database against what we remember, and register a new incarnation."""
         host_key = _host_key(state_dir)
         async with pool.acquire() as connection:
             database_id = await hold_if_restored(connection, state_dir)
             incarnation = await fleet.register(connection, host_key, os.getpid())
-        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key)
+        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key, judge)
         dispatcher._database_id = database_id
         return dispatcher
 

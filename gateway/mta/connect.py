@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.model.disposition import BounceClass, Disposition
 from gateway.mta.mx_plan import Hosts, tries
-from gateway.mta.reply import TEXT_LIMIT
+from gateway.mta.reply import TEXT_LIMIT, Judge, classify
 from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 
 MOST_TRIES: Final = 5
@@ -28,6 +28,7 @@ async def open_first(
     *,
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
     most_tries: int = MOST_TRIES,
+    judge: Judge = classify,
 ) -> Session:
     """Open a session to the first host and address that takes it.
 
@@ -47,7 +48,13 @@ async def open_first(
             continue
         try:
             return await open_session(
-                address, hosts.port, helo_name, timeouts, tls=tls, server_name=host.name.strip("[]")
+                address,
+                hosts.port,
+                helo_name,
+                timeouts,
+                tls=tls,
+                server_name=host.name.strip("[]"),
+                judge=judge,
             )
         except SessionFailed as failure:
             failures.append(failure.disposition)

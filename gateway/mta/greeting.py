@@ -14,7 +14,7 @@ from aiosmtplib.esmtp import parse_esmtp_extensions
 
 from gateway.model.disposition import Disposition, Stage
 from gateway.mta.channel import Broken, Channel, Timeouts, Trace
-from gateway.mta.reply import ErrorKind, Reply, classify, from_error
+from gateway.mta.reply import ErrorKind, Judge, Reply, from_error
 from gateway.mta.tls import TlsPolicy, client_context
 
 Extensions = dict[str, str]
@@ -34,7 +34,8 @@ class HandshakeFailed(SessionFailed):
 
 
 async def greet(
-    host: str, port: int, helo_name: str, timeouts: Timeouts, *, tls: TlsPolicy, server_name: str, trace: Trace | None
+    host: str, port: int, helo_name: str, timeouts: Timeouts, *, tls: TlsPolicy, server_name: str, trace: Trace | None,
+    judge: Judge,
 ) -> tuple[Channel, Extensions]:  # fmt: skip
     """Open a connection up to where MAIL may be said; return it with the extensions offered there.
 
@@ -47,15 +48,17 @@ async def greet(
         channel.stage = Stage.BANNER
         banner = await channel.reply(timeouts.banner_s)
         if banner.code != 220:
-            raise _refused(channel, banner)
-        extensions = await _hello(channel, helo_name, timeouts)
-        if tls is not TlsPolicy.NONE and await _secure(channel, extensions, server_name, timeouts, tls):
+            raise _refused(channel, banner, judge)
+        extensions = await _hello(channel, helo_name, timeouts, judge)
+        if tls is not TlsPolicy.NONE and await _secure(
+            channel, extensions, server_name, timeouts, tls, judge
+        ):
             # RFC 3207 §4.2: what was offered in plaintext, somebody else may have offered.
-            extensions = await _hello(channel, helo_name, timeouts)
+            extensions = await _hello(channel, helo_name, timeouts, judge)
     except Broken as broken:
         channel.abort()
         if channel.farewell is not None:
-            raise _refused(channel, channel.farewell) from broken
+            raise _refused(channel, channel.farewell, judge) from broken
         if channel.stage is Stage.STARTTLS and broken.kind is ErrorKind.CONNECTION_LOST:
             raise HandshakeFailed(from_error(ErrorKind.TLS_FAILED, channel.stage, broken.detail)) from broken
         raise SessionFailed(from_error(broken.kind, channel.stage, broken.detail)) from broken
@@ -85,7 +88,7 @@ async def _connect(host: str, port: int, timeouts: Timeouts, trace: Trace | None
     return channel
 
 
-async def _hello(channel: Channel, helo_name: str, timeouts: Timeouts) -> Extensions:
+async def _hello(channel: Channel, helo_name: str, timeouts: Timeouts, judge: Judge) -> Extensions:
     channel.stage = Stage.EHLO
     channel.say(f"EHLO {helo_name}\r\n".encode())
     reply = await channel.reply(timeouts.banner_s)
@@ -93,16 +96,21 @@ async def _hello(channel: Channel, helo_name: str, timeouts: Timeouts) -> Extens
         lines = [line[4:].decode("ascii", "replace") for line in channel.last_lines]
         return parse_esmtp_extensions("\n".join(lines))[0]
     if reply.code == 421 or reply.code < 400:  # a second greeting, say: no answer to EHLO
-        raise _refused(channel, reply)
+        raise _refused(channel, reply, judge)
     channel.say(f"HELO {helo_name}\r\n".encode())
     reply = await channel.reply(timeouts.banner_s)
     if reply.code != 250:
-        raise _refused(channel, reply)
+        raise _refused(channel, reply, judge)
     return {}
 
 
 async def _secure(
-    channel: Channel, extensions: Extensions, server_name: str, timeouts: Timeouts, tls: TlsPolicy
+    channel: Channel,
+    extensions: Extensions,
+    server_name: str,
+    timeouts: Timeouts,
+    tls: TlsPolicy,
+    judge: Judge,
 ) -> bool:
     """Go on under TLS; False: it cannot be had, and the policy does not mind."""
     channel.stage = Stage.STARTTLS
@@ -114,7 +122,7 @@ async def _secure(
     channel.say(b"STARTTLS\r\n")
     reply = await channel.reply(timeouts.banner_s)
     if reply.code == 421:
-        raise _refused(channel, reply)
+        raise _refused(channel, reply, judge)
     if reply.code != 220:
         if required or reply.code < 400:
             detail = f"{reply.code} {reply.text}"
@@ -128,5 +136,5 @@ async def _secure(
     return True
 
 
-def _refused(channel: Channel, reply: Reply) -> SessionFailed:
-    return SessionFailed(classify(reply, channel.stage))
+def _refused(channel: Channel, reply: Reply, judge: Judge) -> SessionFailed:
+    return SessionFailed(judge(reply, channel.stage))

@@ -1,13 +1,14 @@
 """From a receiver's reply, or from the lack of one, to a disposition.
 
 Owns reading reply lines (escaped, capped) and judging them: the enhanced code first, then the text, then the bare code,
-by the tables of `mta/reply_rules.py`. Pure. Must not know sockets, lanes or retries. RFC 5321 §4.2, RFC 3463, RFC 5248.
+by the tables of `mta/reply_rules.py`, or by a ruling from outside (`mta/bounce_rules.py`) on class and scope, never on
+the outcome. Pure. Must not know sockets, lanes or retries. RFC 5321 §4.2, RFC 3463, RFC 5248.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -37,6 +38,17 @@ class Reply(msgspec.Struct, frozen=True):
     code: int
     enhanced: str | None
     text: str
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """What somebody who knows better says of a refusal: its class, and whom it concerns if it is a deferral (None: as ever)."""
+
+    bounce_class: BounceClass
+    scope: Scope | None = None
+
+
+Judge = Callable[[Reply, Stage], Disposition]
+"""Who judges replies: `classify`, or a `bounce_rules.RuledJudge`."""
 
 
 class ReplyMalformed(GatewayError):
@@ -100,11 +112,14 @@ def parse_reply(lines: Sequence[bytes]) -> Reply:
     return Reply(code, enhanced, text)
 
 
-def classify(reply: Reply, stage: Stage) -> Disposition:
+def classify(reply: Reply, stage: Stage, ruling: Ruling | None = None) -> Disposition:
     """Judge a reply that ends an attempt: a refusal at any stage, or whatever answers the final dot.
 
     Only a 2xx at `Stage.DOT` delivers. A 2xx or 3xx elsewhere means that the caller had no reason to stop there (a 250
     where DATA wanted 354): it is a deferral of class protocol.
+
+    A ruling sets the class and a deferral's scope; the outcome is the same with any ruling and with none. It gives `INVALID` only
+    where a reply may say it (permanent, and of the recipient), and before MAIL everything stays with the lane.
     """
     code = reply.code
     if code < 400:
@@ -112,16 +127,20 @@ def classify(reply: Reply, stage: Stage) -> Disposition:
             return Disposition(Outcome.DELIVERED, BounceClass.OK, code, reply.enhanced, reply.text)
         return _as(Outcome.DEFERRED, BounceClass.PROTOCOL, reply, Scope.RECIPIENT)
     bounce_class = _bounce_class(reply, stage)
+    # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be read as 452.
+    too_many = code == 552 and bounce_class is BounceClass.RATE and stage is Stage.RCPT
+    if ruling is not None and not (too_many and ruling.bounce_class is BounceClass.INVALID):
+        ruled_invalid = ruling.bounce_class is BounceClass.INVALID
+        bounce_class = _if_of_the_recipient(reply, stage) if ruled_invalid else ruling.bounce_class
     if stage in _BEFORE_MAIL:
         # Nobody has judged the message yet: even a 554 banner (RFC 5321 §3.1) is the host's refusal, not the recipient's.
         if bounce_class in (BounceClass.UNKNOWN, BounceClass.INVALID):
             bounce_class = BounceClass.CONNECTION if code < 500 else BounceClass.POLICY
         return _as(Outcome.DEFERRED, bounce_class, reply, Scope.LANE)
     if code >= 500:
-        # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be read as 452.
-        if code == 552 and bounce_class is BounceClass.RATE and stage is Stage.RCPT:
-            return _as(Outcome.DEFERRED, bounce_class, reply, Scope.RECIPIENT)
-        return _as(Outcome.BOUNCED, bounce_class, reply, Scope.RECIPIENT)
+        return _as(Outcome.DEFERRED if too_many else Outcome.BOUNCED, bounce_class, reply, Scope.RECIPIENT)
+    if ruling is not None and ruling.scope is not None:
+        return _as(Outcome.DEFERRED, bounce_class, reply, ruling.scope)
     of_lane = code == 421 or (bounce_class in _OF_THE_LANE and not _one_mailbox_only(reply))
     return _as(Outcome.DEFERRED, bounce_class, reply, Scope.LANE if of_lane else Scope.RECIPIENT)
 

@@ -22,7 +22,7 @@ import msgspec
 from gateway.model.disposition import Disposition, Outcome, Scope, Stage
 from gateway.mta.channel import REPLY_LIMIT_BYTES, Broken, Channel, Timeouts, Trace
 from gateway.mta.greeting import Extensions, HandshakeFailed, SessionFailed, greet
-from gateway.mta.reply import ErrorKind, Reply, classify, from_error
+from gateway.mta.reply import ErrorKind, Judge, Reply, classify, from_error
 from gateway.mta.tls import TlsPolicy
 
 __all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
@@ -42,8 +42,10 @@ class Session:
     """One connection after EHLO. Not for several tasks at once."""
 
     # Mutable on purpose: where the present transaction stands.
-    def __init__(self, channel: Channel, extensions: Extensions, timeouts: Timeouts) -> None:
-        self._channel, self._timeouts = channel, timeouts
+    def __init__(
+        self, channel: Channel, extensions: Extensions, timeouts: Timeouts, judge: Judge = classify
+    ) -> None:
+        self._channel, self._timeouts, self._judge_reply = channel, timeouts, judge
         self._pipelining, self._smtputf8 = "pipelining" in extensions, "smtputf8" in extensions
         self._8bitmime, self._says_size = "8bitmime" in extensions, "size" in extensions
         limit = extensions.get("size", "").strip()
@@ -208,7 +210,7 @@ class Session:
             # An acceptance of what has not all been sent, or a second 354: not of this message, or not in its right mind.
             return self._out_of_step(reply)
         # A refusal may come early: too large, or a 421. The dot is still in our buffer, and abort() has dropped it.
-        return classify(reply, Stage.DOT)
+        return self._judge_reply(reply, Stage.DOT)
 
     def _judge_broken(self, broken: Broken) -> Disposition:
         """Judge what ended without the reply that was waited for.
@@ -225,12 +227,12 @@ class Session:
         if self._refusal is not None and broken.kind is not ErrorKind.MALFORMED:
             return self._refusal  # a refusal that was read stands, though the replies behind it were lost
         if channel.farewell is not None and stage is not Stage.DOT:
-            return classify(channel.farewell, stage)
+            return self._judge_reply(channel.farewell, stage)
         return from_error(broken.kind, stage, broken.detail)
 
     def _refuse(self, reply: Reply) -> Disposition:
         self._must_reset = True
-        self._refusal = classify(reply, self._channel.stage)
+        self._refusal = self._judge_reply(reply, self._channel.stage)
         return self._refusal
 
     def _end_refused(self) -> Disposition | None:
@@ -245,7 +247,7 @@ class Session:
 
 async def open_session(
     host: str, port: int, helo_name: str, timeouts: Timeouts, *, tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC, server_name: str = "",
-    trace: Trace | None = None,
+    trace: Trace | None = None, judge: Judge = classify,
 ) -> Session:  # fmt: skip
     """Connect, read the greeting, say EHLO (HELO where that is refused) and STARTTLS as `tls` wants it.
 
@@ -259,6 +261,7 @@ async def open_session(
         tls: the policy.
         server_name: the MX host's name, where `host` is its address (SNI).
         trace: sees each line as it passes; of content it sees the size.
+        judge: says what a refusal means, of the greeting and of each message.
 
     Raises:
         SessionFailed: with the disposition of what went wrong.
@@ -266,12 +269,12 @@ async def open_session(
     server_name = server_name or host
     failure = ""
     try:
-        channel, extensions = await greet(host, port, helo_name, timeouts, tls=tls, server_name=server_name, trace=trace)  # fmt: skip
+        channel, extensions = await greet(host, port, helo_name, timeouts, tls=tls, server_name=server_name, trace=trace, judge=judge)  # fmt: skip
     except HandshakeFailed as failed:
         if tls is not TlsPolicy.OPPORTUNISTIC:
             raise
         failure = failed.disposition.text
-        channel, extensions = await greet(host, port, helo_name, timeouts, tls=TlsPolicy.NONE, server_name=server_name, trace=trace)  # fmt: skip
-    session = Session(channel, extensions, timeouts)
+        channel, extensions = await greet(host, port, helo_name, timeouts, tls=TlsPolicy.NONE, server_name=server_name, trace=trace, judge=judge)  # fmt: skip
+    session = Session(channel, extensions, timeouts, judge)
     session.tls_failure = failure
     return session

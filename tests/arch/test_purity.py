@@ -15,7 +15,7 @@ PURE = {
     "gateway.errors",
     "gateway.config.strict_toml",
     *(f"gateway.throttle.{name}" for name in ("bucket", "shaping", "adapt", "rules", "quota")),
-    *(f"gateway.mta.{name}" for name in ("site", "mime", "verp", "reply", "reply_rules")),
+    *(f"gateway.mta.{name}" for name in ("site", "mime", "verp", "reply", "reply_rules", "bounce_rules")),
     *(f"gateway.sms.{name}" for name in ("segments", "receipts", "keywords")),
     *(f"gateway.campaigns.{name}" for name in ("sequence", "windows", "experiment", "segments")),
     *(f"gateway.feedback.{name}" for name in ("dsn", "arf", "classify", "policy")),

@@ -180,6 +180,32 @@ async def test_check_config_shows_what_holds_for_a_domain_and_why(cli: Cli, tmp_
     assert document["route"] == "127.0.0.1:2525"
 
 
+async def test_check_config_tries_a_reply_on_the_rules_in_force_or_on_others(
+    cli: Cli, tmp_path: Path
+) -> None:
+    rule = "[[rule]]\npattern = 'go away'\ncodes = [550]\nclass = 'invalid'\nwhy = 'they say so'\n"
+    (tmp_path / "new.toml").write_text("# a rule\n" + rule)
+    reply = ("check-config", "--reply", "550 5.7.1 Go away")
+    document = await cli.json(*reply)
+    assert (document["class"], document["rule"], document["suppresses"]) == ("policy", None, False)
+    document = await cli.json(*reply, "--bounces", "new.toml")
+    assert (document["outcome"], document["class"], document["scope"]) == ("bounced", "invalid", "recipient")
+    assert (document["rule"], document["why"], document["suppresses"]) == ("new.toml:2", "they say so", True)
+    assert (await cli.json(*reply, "--bounces", "new.toml", "--stage", "mail"))["suppresses"] is False
+    (tmp_path / "g.toml").write_text("")
+    (tmp_path / "bounces.toml").write_text(rule)
+    code, out, _ = await cli(*reply, "--config", "g.toml")
+    assert (code, "rule: bounces.toml:1 (they say so)" in out) == (Exit.OK, True)
+    assert "suppresses: yes" in out
+    (tmp_path / "bounces.toml").write_text(rule.replace("550", "450"))
+    for command in ("check-config", "run"):
+        code, _, err = await cli(command, "--config", "g.toml")
+        assert code == Exit.CONFIG
+        assert 'bounces.toml:4: rule.1.class: "invalid" suppresses addresses' in err
+    code, _, err = await cli("check-config", "--reply", "go away")
+    assert (code, "--reply: reply begins with" in err) == (2, True)
+
+
 async def test_reconcile_reports_and_changes_nothing_without_an_option(cli: Cli, pool: asyncpg.Pool) -> None:
     assert (await cli.json("reconcile"))["held"] is False
     await accept(pool, 4)

@@ -1,4 +1,4 @@
-"""A change of `throttles.toml` reaches the lanes without a restart; a wrong one reaches nothing."""
+"""A change of `throttles.toml` or `bounces.toml` is in force without a restart; a wrong one changes nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.app import tuning
-from gateway.app.tuning import keep_limits
+from gateway.app.tuning import keep_limits, keep_rules
 from gateway.clock import SystemClock
+from gateway.model.disposition import Stage
+from gateway.mta.bounce_rules import BounceRules, RuledJudge
+from gateway.mta.reply import Reply
 from gateway.throttle.shaping import load_throttles
 
 BEFORE = "[default]\nrate_per_s = 100.0\n"
@@ -78,3 +81,29 @@ async def test_a_wrong_file_is_refused_once_and_changes_nothing(file: Path, pool
     assert await rates(pool) == {"a.test": 100.0, "b.test": 100.0}
     file.write_text("[default]\nrate_per_s = 3.0\n")
     await becomes(pool, {"a.test": 3.0, "b.test": 3.0})
+
+
+async def test_rules_for_replies_are_replaced_and_a_wrong_file_leaves_them(tmp_path: Path) -> None:
+    path = tmp_path / "bounces.toml"
+    rule = "[[rule]]\npattern = 'x'\nclass = '{}'\nwhy = 'a test'\n"
+    path.write_text(rule.format("spam"))
+    judge, stop = RuledJudge(BounceRules()), asyncio.Event()
+
+    async def becomes(bounce_class: str) -> None:
+        async with asyncio.timeout(10):
+            while judge(Reply(550, None, "x"), Stage.DOT).bounce_class != bounce_class:
+                await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(keep_rules(path, judge, stop=stop, look_every_s=0.01))
+        await becomes("spam")
+        with capture_logs() as logs:
+            path.write_text(rule.format("spm"))
+            async with asyncio.timeout(10):
+                while not logs:
+                    await asyncio.sleep(0.01)
+            assert "bounces.toml:3: rule.1.class" in logs[0]["problem"]
+            await becomes("spam")
+        path.write_text(rule.format("auth"))
+        await becomes("auth")
+        stop.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.disposition import BounceClass, Outcome, Scope
+from gateway.mta.bounce_rules import BounceRule, BounceRules, RuledJudge
 from gateway.mta.wire import Mail, Session, SessionFailed, Timeouts, open_session
 from tests.support.scripted_smtp import (
     EHLO_PLAIN,
@@ -190,3 +191,27 @@ async def test_nobody_listening_defers_the_lane() -> None:
     with pytest.raises(SessionFailed) as failed:
         await open_session("127.0.0.1", port, "out.example", QUICK)
     assert failed.value.disposition.outcome is Outcome.DEFERRED
+
+
+async def test_rules_judge_the_greeting_and_each_refusal_also_when_they_came_meanwhile() -> None:
+    rule = BounceRule(pattern="not you", bounce_class=BounceClass.SPAM, why="a test")
+    judge = RuledJudge(BounceRules((rule,)))
+    refused = b"250 ok\r\n550 not you\r\n503 no\r\n"
+    script: list[Step] = [
+        *OPENING, Until(b"DATA\r\n"), refused, Until(b"RSET\r\n"), b"250 ok\r\n", Until(b"DATA\r\n"), refused,
+    ]  # fmt: skip
+    async with scripted(script) as server:
+        session = await open_session("127.0.0.1", server.port, "out.example", QUICK, judge=judge)
+        assert (await session.transact(MAIL, Dots())).bounce_class is BounceClass.SPAM
+        judge.rules = BounceRules()
+        assert (await session.transact(MAIL, Dots())).bounce_class is BounceClass.UNKNOWN
+    judge.rules = BounceRules((rule,))
+    async with scripted([b"554 not you\r\n"]) as server:
+        with pytest.raises(SessionFailed) as caught:
+            await open_session("127.0.0.1", server.port, "out.example", QUICK, judge=judge)
+    disposition = caught.value.disposition
+    assert (disposition.outcome, disposition.bounce_class, disposition.scope) == (
+        Outcome.DEFERRED,
+        BounceClass.SPAM,
+        Scope.LANE,
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.fleet import BULK, TRANSACTIONAL, Fleet
 
 CLOSED_DOOR = 'ehlo = "554 5.7.1 not you"\n'
@@ -84,6 +86,26 @@ async def test_an_unknown_user_bounces_is_suppressed_and_leaves_all_lists(db: st
         again = await fleet.submit(["Unknown.Ann@d.test"], priority=TRANSACTIONAL)
         assert await fleet.ids_in("suppressed") == set(again)
         assert fleet.ledger().refused == {550: 1, 554: 1}
+        await fleet.check()
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["by itself", "by the rescuer of a killed dispatcher"])
+async def test_a_rule_of_the_operator_says_what_a_refusal_means(db: str, tmp_path: Path, dies: bool) -> None:
+    rule = "[[rule]]\npattern = '^'\ncodes = [554]\nclass = 'invalid'\nwhy = 'as this receiver means it'\n"
+    async with Fleet(db, tmp_path) as fleet:
+        bounces = fleet.state_dir("here").with_name("bounces.toml")  # beside the configuration
+        bounces.parent.mkdir(parents=True, exist_ok=True)
+        bounces.write_text(rule)
+        (refused,) = await fleet.submit(["policy.carl@d.test"])
+        if dies:
+            first = await fleet.start("here", "--die-at", "answered:1")
+            assert await first.ended() == -9
+        await fleet.start("here")
+        await fleet.settled()
+        assert await fleet.ids_in("bounced") == {refused}
+        listed = await fleet.rows("SELECT email_key, reason FROM suppression")
+        assert [tuple(row.values()) for row in listed] == [("policy.carl@d.test", "hard_bounce")]
+        assert fleet.ledger().refused == {554: 1}
         await fleet.check()
 
 

@@ -31,6 +31,7 @@ from gateway.dispatch import lease
 from gateway.dispatch.content import Contents
 from gateway.dispatch.lease import Fenced
 from gateway.dispatch.run import run_dispatcher
+from gateway.mta.bounce_rules import BounceRules, RuledJudge, load_bounces
 from gateway.mta.journal import Journal
 from gateway.store.queue import Queue
 from gateway.telemetry import configure_logging
@@ -169,8 +170,10 @@ async def _live(config_path: Path) -> int:
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, os._exit, 1)
     config = load(config_path, {})
+    bounces = config_path.with_name("bounces.toml")
+    judge = RuledJudge(load_bounces(bounces) if bounces.exists() else BounceRules())
     try:
-        await run_dispatcher(config, config.database.dsn, clock=SystemClock(), stop=stop)
+        await run_dispatcher(config, config.database.dsn, clock=SystemClock(), stop=stop, judge=judge)
     except Fenced:
         return FENCED
     return 0

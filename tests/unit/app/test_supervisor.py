@@ -10,6 +10,8 @@ from gateway.app.supervisor import LONGEST_PAUSE_S, Member, members, pause_s
 from gateway.config import Config, DatabaseConfig, RouteConfig
 from gateway.dispatch.lease import Fenced
 from gateway.errors import ConfigError, GatewayError, StoreUnavailable
+from gateway.model.disposition import BounceClass, Scope, Stage
+from gateway.mta.bounce_rules import BounceRule, BounceRules
 from gateway.throttle.shaping import Limits, Provider, Rule, Shaping
 
 
@@ -56,6 +58,14 @@ def test_a_brief_survives_the_pipe_whole() -> None:
             {"b.test": Rule(rate_per_s=1.0)},
         ),
         "/etc/throttles.toml",
+        BounceRules(
+            (
+                BounceRule(
+                    pattern="x", bounce_class=BounceClass.SPAM, why="y", stage=(Stage.DOT,), scope=Scope.LANE
+                ),
+            )
+        ),
+        "/etc/bounces.toml",
         "debug",
         False,
     )

@@ -50,6 +50,8 @@ def test_every_key_stands_in_the_shipped_file_under_a_comment() -> None:
         ("workers = 2", 1, "workers", "unknown key"),
         ('[dispatch]\nworkers = 1\nlease_s = "15s"', 3, "dispatch.lease_s", "expected float, got str; in seconds"),
         ("[api]\nport = 70000", 2, "api.port", "expected int <= 65535"),
+        ('[dispatch]\ntls = "requires"', 2, "dispatch.tls", 'no value "requires"; did you mean "require"?'),
+        ('[[api]]\nport = 1\n', 1, "api", "expected object, got array"),
         ("[api]\nport = true", 2, "api.port", "expected int, got bool"),
         ('[api]\npublic_url = "example.com"', 2, "api.public_url", "matching regex"),
         ("api = 3", 1, "api", "expected object, got int"),
