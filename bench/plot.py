@@ -19,6 +19,7 @@ _ROW: Final = 30
 _BAR: Final = 18
 _BOTTOM: Final = 40
 _INK: Final = "#6b7280"
+_LEAST: Final = 1e-9
 _MARK: Final = "#c0392b"
 
 
@@ -63,7 +64,7 @@ def svg(bars: Sequence[Bar], signature_ms: float) -> str:
 
 def step_of(most: float) -> float:
     """The distance of the marks of an axis: 1, 2 or 5 times a power of ten, so that there are 4 to 10 of them."""
-    if most <= 0:
+    if most < _LEAST:
         return 1.0
     power = 10.0 ** math.floor(math.log10(most / 4))
     return next(factor * power for factor in (5, 2, 1) if factor * power <= most / 4)
