@@ -48,23 +48,23 @@ _ASLEEP = (
 )
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True):
     """One run; milliseconds of CPU are those of a message, enqueueing included."""
 
     messages_per_s: float
-    enqueued_per_s: float
     gateway_ms: float
     """API, dispatchers and scheduler."""
     postgres_ms: float
-    enqueue_ms: float
-    """The part of both that taking the messages in cost."""
     sink_ms: float
     rsa_ms: float
     rss_mib: float
     """The largest dispatcher's peak."""
     content_bytes: float
-    connections: float = 0.0
-    """Open at once while half of the messages had been sent."""
+    enqueue_ms: float = 0.0
+    """The part of gateway and Postgres that taking the messages in cost."""
+    enqueued_per_s: float = 0.0
+    connections: int = 0
+    """The most that were seen open at once."""
     failed: str = ""
     """Why this was not what the scenario's name says; empty: it was."""
 

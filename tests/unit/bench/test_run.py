@@ -37,7 +37,7 @@ def test_the_delay_is_all_that_its_two_scenarios_differ_in() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_the_gateway_takes_a_scenarios_settings(scenario: Scenario) -> None:
     config = msgspec.convert({"dispatch": scenario.dispatch}, type=Config)
-    assert config.dispatch.connections_per_lane == scenario.dispatch["connections_per_lane"]
+    assert scenario.limits.rate_per_s * scenario.domains >= 5_000  # it is not the throttle that is measured
     assert scenario.limits.max_connections >= scenario.dispatchers * config.dispatch.connections_per_lane
 
 
