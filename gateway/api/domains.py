@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -18,9 +19,9 @@ from gateway.api.page import Page, page
 from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
-from gateway.mta.keys import generate_rsa_key, public_key_txt, seal
+from gateway.mta.keys import generate_ed25519_key, generate_rsa_key, public_key_txt, seal
 from gateway.store import domains
-from gateway.store.domains import Domain
+from gateway.store.domains import Domain, DomainKey
 
 routes = Routes("domains")
 
@@ -29,6 +30,8 @@ class NewDomain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sending domain to add."""
 
     name: Annotated[str, Meta(min_length=3, max_length=253)]
+    ed25519: bool = False
+    """Sign with an Ed25519 key as well (RFC 8463); some receivers count an algorithm that they do not know as a failure."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -57,18 +60,31 @@ async def create_domain(call: Call, data: NewDomain) -> DomainView:
         name = parse(f"postmaster@{data.name}").domain
     except AddressError as error:
         raise Invalid([("/name", f"no domain name: {error}")]) from error
-    private_key = await asyncio.to_thread(generate_rsa_key)
-    # Unique to this domain and never issued twice: a CNAME that is left behind must not come to life for another owner.
-    selector = f"gw{secrets.token_hex(5)}"
+    master_key = call.services.master_key
+    first = await asyncio.to_thread(generate_rsa_key)
+    spare = await asyncio.to_thread(generate_rsa_key)
     domain = await domains.create_domain(
         call.connection,
         call.site_id,
         name,
-        selector=selector,
-        private_key_sealed=seal(private_key, call.services.master_key, name),
-        public_key=public_key_txt(private_key),
+        selector=_new_selector(),
+        private_key_sealed=seal(first, master_key, name),
+        public_key=public_key_txt(first),
     )
-    return _view(domain)
+    further = [(spare, "rsa-sha256", False)]
+    if data.ed25519:
+        further.append((generate_ed25519_key(), "ed25519-sha256", True))
+    for private_key, algorithm, signs in further:
+        await domains.add_key(
+            call.connection,
+            domain,
+            selector=_new_selector(),
+            algorithm=algorithm,
+            private_key_sealed=seal(private_key, master_key, name),
+            public_key=public_key_txt(private_key),
+            signs=signs,
+        )
+    return await _shown(call, domain)
 
 
 @routes.add("GET", "/v1/domains", answer=Page[DomainView], scopes={"read"})
@@ -76,28 +92,51 @@ async def list_domains(call: Call) -> Page[DomainView]:
     """List the sending domains."""
     limit = call.limit()
     rows = await domains.list_domains(call.connection, call.site_id, call.after(Prefix.DOMAIN), limit + 1)
-    return page(rows, limit, _view, lambda domain: encode(Prefix.DOMAIN, domain.id))
+    keys = await domains.keys_of(call.connection, [domain.id for domain in rows])
+    return page(
+        rows,
+        limit,
+        lambda domain: _view(domain, keys[domain.id]),
+        lambda domain: encode(Prefix.DOMAIN, domain.id),
+    )
 
 
 @routes.add("GET", "/v1/domains/{id}", answer=DomainView, access=Access.BOTH, scopes={"read"})
 async def get_domain(call: Call) -> DomainView:
     """Show a sending domain and its records."""
-    return _view(await domains.get_domain(call.connection, call.id(Prefix.DOMAIN)))
+    return await _shown(call, await domains.get_domain(call.connection, call.id(Prefix.DOMAIN)))
+
+
+@routes.add(
+    "POST", "/v1/domains/{id}/actions/rotate", answer=DomainView, access=Access.BOTH, scopes={"admin"}
+)
+async def rotate_key(call: Call) -> DomainView:
+    """Sign with the spare DKIM key from now on; the other one stays published, for mail that is under way."""
+    return await _shown(call, await domains.rotate(call.connection, call.id(Prefix.DOMAIN)))
 
 
 @routes.add("POST", "/v1/domains/{id}/actions/mark_verified", answer=DomainView, access=Access.OPERATOR)
 async def mark_verified(call: Call) -> DomainView:
     """Vouch for a domain, in place of the check of its records."""
-    return _view(await domains.mark_verified(call.connection, call.id(Prefix.DOMAIN)))
+    return await _shown(call, await domains.mark_verified(call.connection, call.id(Prefix.DOMAIN)))
 
 
-def _view(domain: Domain) -> DomainView:
-    dkim = Record("TXT", f"{domain.selector}._domainkey.{domain.name}", domain.public_key)
+def _new_selector() -> str:
+    # Unique to this domain and never issued twice: a CNAME that is left behind must not come to life for another owner.
+    return f"gw{secrets.token_hex(5)}"
+
+
+async def _shown(call: Call, domain: Domain) -> DomainView:
+    return _view(domain, (await domains.keys_of(call.connection, [domain.id]))[domain.id])
+
+
+def _view(domain: Domain, keys: Sequence[DomainKey]) -> DomainView:
+    published = [(domain.selector, domain.public_key), *((key.selector, key.public_key) for key in keys)]
     return DomainView(
         encode(Prefix.DOMAIN, domain.id),
         domain.name,
         domain.status,
-        [dkim],
+        [Record("TXT", f"{selector}._domainkey.{domain.name}", value) for selector, value in published],
         domain.created_at,
         domain.verified_at,
     )

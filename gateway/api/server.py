@@ -30,6 +30,7 @@ from gateway.api import (
     keys,
     messages,
     openapi,
+    returns,
     sites,
     suppressions,
     templates,
@@ -43,7 +44,7 @@ from gateway.telemetry import Metrics
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
-    health, openapi, sites, keys, domains, contacts, imports, templates, messages, broadcasts, suppressions,
+    health, openapi, sites, keys, domains, contacts, imports, templates, messages, broadcasts, suppressions, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048

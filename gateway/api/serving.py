@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -36,10 +37,11 @@ class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a handler may give instead of a Struct: the bytes themselves, and a status where it is not the route's."""
+    """What a handler may give instead of a Struct: the bytes themselves, a status where it is not the route's, and headers."""
 
     body: bytes
     status: int | None = None
+    headers: Mapping[str, str] = {}
 
 
 _EMPTY: Final = msgspec.json.Decoder(Empty)
@@ -62,8 +64,8 @@ class Handler:
         began = clock.monotonic()
         request_id = secrets.token_hex(8)
         try:
-            status, body = await self._serve(request, request_id)
-            response = self._respond(status, body, request_id, self._endpoint.media_type)
+            status, body, headers = await self._serve(request, request_id)
+            response = self._respond(status, body, request_id, self._endpoint.media_type, headers)
         except GatewayError as error:
             answer = errors.answer(error, request_id)
             response = self._respond(answer.status, answer.body, request_id, PROBLEM_JSON)
@@ -77,7 +79,7 @@ class Handler:
         self._note(response.status_code, clock.monotonic() - began, request_id)
         return response
 
-    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, bytes]:
+    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, bytes, Mapping[str, str]]:
         endpoint = self._endpoint
         holder = None
         if endpoint.access is not Access.PUBLIC:
@@ -103,28 +105,30 @@ class Handler:
             if key is not None:
                 stored = await idempotency.reserve(connection, site_id or 0, key, digest(request, call.body))
                 if stored is not None:
-                    return stored.status, stored.answer
+                    return stored.status, stored.answer, {}
             result = await endpoint.handler(call, *data)
-            status, body = self._encode(result)
+            status, body, headers = self._encode(result)
             if key is not None:
                 kept = body if endpoint.keep is None else _ENCODER.encode(endpoint.keep(result))
                 await idempotency.store(connection, site_id or 0, key, status, kept)
         if endpoint.then is not None:
             await endpoint.then(call, result)
-        return status, body
+        return status, body, headers
 
-    def _encode(self, result: object) -> tuple[int, bytes]:
+    def _encode(self, result: object) -> tuple[int, bytes, Mapping[str, str]]:
         if isinstance(result, Reply):
-            return result.status or self._endpoint.status, result.body
-        return self._endpoint.status, b"" if result is None else _ENCODER.encode(result)
+            return result.status or self._endpoint.status, result.body, result.headers
+        return self._endpoint.status, b"" if result is None else _ENCODER.encode(result), {}
 
     @staticmethod
-    def _respond(status: int, body: bytes, request_id: str, media_type: str) -> ASGIResponse:
+    def _respond(
+        status: int, body: bytes, request_id: str, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> ASGIResponse:
         return ASGIResponse(
             body=body,
             status_code=status,
             media_type=media_type,
-            headers={"x-request-id": request_id, "cache-control": "no-store"},
+            headers={"x-request-id": request_id, "cache-control": "no-store", **(headers or {})},
             is_head_response=False,
         )
 

@@ -22,6 +22,7 @@ from gateway.config.sections import (
     MxConfig,
     RetryConfig,
     RouteConfig,
+    TrackConfig,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "MxConfig",
     "RetryConfig",
     "RouteConfig",
+    "TrackConfig",
     "load",
     "load_here",
 ]

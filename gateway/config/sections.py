@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -66,12 +66,14 @@ class DispatchConfig(Section, frozen=True):
     ack_rows: Annotated[int, Meta(ge=1, le=10_000)] = 400
     late_tolerance_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
     helo_name: HostName = ""
+    tls: Literal["none", "opportunistic", "require"] = "opportunistic"
     connect_timeout_s: Timeout = 30.0
     banner_timeout_s: Timeout = 300.0
     mail_timeout_s: Timeout = 300.0
     rcpt_timeout_s: Timeout = 300.0
     data_timeout_s: Timeout = 120.0
     data_block_timeout_s: Timeout = 180.0
+    min_transfer_bytes_per_s: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 500
     dot_timeout_s: Timeout = 600.0
 
 
@@ -87,6 +89,21 @@ class MailConfig(Section, frozen=True):
 
     bounce_domain: Annotated[HostName, Meta(min_length=1)] = "bounces.localhost"
     message_id_domain: Annotated[HostName, Meta(min_length=1)] = "localhost"
+    sender_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{5,15}$")] = "gateway"
+    platform_domain: HostName = ""
+    platform_selector: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")] = "platform"
+    platform_key_file: str = ""
+
+
+class TrackConfig(Section, frozen=True):
+    """What marketing mail tells us back."""
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")] = ""
+
+    @property
+    def base(self) -> str:
+        """The URL with a slash at its end; empty: nothing is tracked."""
+        return f"{self.url.rstrip('/')}/" if self.url else ""
 
 
 class KeysConfig(Section, frozen=True):
@@ -163,6 +180,7 @@ class Config(Section, frozen=True):
     dispatch: DispatchConfig = DispatchConfig()
     listen: ListenConfig = ListenConfig()
     mail: MailConfig = MailConfig()
+    track: TrackConfig = TrackConfig()
     keys: KeysConfig = KeysConfig()
     route: RouteConfig = msgspec.field(default_factory=RouteConfig)
     mx: MxConfig = MxConfig()

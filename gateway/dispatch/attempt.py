@@ -23,10 +23,12 @@ from gateway.dispatch.lease import Lease, LeaseUnproven
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.stall import Stalls, TurnPassed
 from gateway.model.delivery import DeliveryState, Leased, Result
-from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope, Stage
+from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
+from gateway.mta.connect import open_first
 from gateway.mta.journal import Journal
-from gateway.mta.reply import ErrorKind, from_error
-from gateway.mta.wire import Session, SessionFailed, Timeouts, open_session
+from gateway.mta.mx import MxResolver
+from gateway.mta.mx_plan import NoHosts
+from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
 
@@ -47,6 +49,7 @@ class AttemptMaker:
         contents: Contents,
         acknowledger: Acknowledger,
         policies: Policies,
+        resolver: MxResolver,
         queue: Queue,
         pool: asyncpg.Pool,
         metrics: Metrics,
@@ -62,15 +65,20 @@ class AttemptMaker:
             int, tuple[float, str]
         ] = {}  # lane → seconds, why; told to Postgres by the feeder
         self._lease, self._stalls, self._journal, self._contents = lease, stalls, journal, contents
+        self._resolver = resolver
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
         self._route = config.route
         self._helo_name = config.dispatch.helo_name or "localhost"
+        self._tls = TlsPolicy(config.dispatch.tls)
         self._timeouts = Timeouts(
             connect_s=config.dispatch.connect_timeout_s,
+            banner_s=config.dispatch.banner_timeout_s,
             mail_s=config.dispatch.mail_timeout_s,
             rcpt_s=config.dispatch.rcpt_timeout_s,
             data_s=config.dispatch.data_timeout_s,
+            data_block_s=config.dispatch.data_block_timeout_s,
+            min_transfer_bytes_per_s=config.dispatch.min_transfer_bytes_per_s,
             dot_s=config.dispatch.dot_timeout_s,
         )
 
@@ -94,18 +102,18 @@ class AttemptMaker:
         return self._lease.renewed_since(moment)
 
     async def connect(self, delivery: Leased) -> Session:
-        """Open a session towards the delivery's domain.
+        """Open a session towards the delivery's domain: where `[route]` says, else to its MX.
 
         Raises:
-            SessionFailed: nobody there, or refused.
+            SessionFailed: nobody there, or refused; bounced where DNS says that nobody takes mail for the domain.
         """
         domain = delivery.recipient.rpartition("@")[2].lower()
-        target = self._route.host_port(domain)
-        if target is None:
-            raise SessionFailed(
-                from_error(ErrorKind.NO_ROUTE, Stage.CONNECT, f"no [route] leads to {domain}")
-            )
-        return await open_session(*target, self._helo_name, self._timeouts)
+        if (target := self._route.host_port(domain)) is not None:
+            return await open_session(*target, self._helo_name, self._timeouts, tls=self._tls)
+        found = await self._resolver.resolve(domain)
+        if isinstance(found, NoHosts):
+            raise SessionFailed(found.disposition)
+        return await open_first(found, self._helo_name, self._timeouts, tls=self._tls)
 
     async def load(self, message_ids: set[int]) -> None:
         """Have the messages of these ids at hand."""
@@ -198,6 +206,11 @@ class AttemptMaker:
             self._journal.tried(delivery.id, delivery.epoch)
             waits = disposition if disposition.outcome is Outcome.DEFERRED else _as_lane_deferral(disposition)
             self.conclude(delivery, waits, dotted=False, lane_wait_s=max(0.0, lane.refused_until - now))
+
+    def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
+        """Conclude a delivery whose domain takes no mail (RFC 7505, NXDOMAIN)."""
+        self._journal.tried(delivery.id, delivery.epoch)
+        self.conclude(delivery, disposition, dotted=False)
 
     def _ended_before(self, delivery: Leased) -> Result | None:
         """What ends a delivery before it is begun: a suppression that came meanwhile, or its expiry."""

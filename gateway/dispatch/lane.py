@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from gateway.clock import Clock
 from gateway.model.delivery import Granted, Leased
-from gateway.model.disposition import Disposition
+from gateway.model.disposition import Disposition, Outcome
 from gateway.mta.wire import Session, SessionFailed
 from gateway.throttle.bucket import Pacer
 
@@ -46,6 +46,10 @@ class Attempts(Protocol):
 
     def refused(self, delivery: Leased | None, lane: LaneRunner, disposition: Disposition) -> None:
         """Take a refusal that concerns the whole lane; `delivery`: who met it while connecting."""
+        ...
+
+    def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
+        """Take the word of DNS that nobody takes mail for this delivery's domain; the lane goes on."""
         ...
 
     @property
@@ -223,15 +227,19 @@ class LaneRunner:
             if session.usable and session.transactions < self._per_connection:
                 return session
             session.abort()
-        try:
-            return await self._host.connect(self._waiting[0])
-        except SessionFailed as failure:
-            # The one at the head carries the news; the others go back untried.
-            first = self._waiting.popleft() if self._waiting else None
-            self._host.refused(first, self, failure.disposition)
-            self.give_up()
-            self._on_progress()
-            return None
+        while self._waiting:
+            try:
+                return await self._host.connect(self._waiting[0])
+            except SessionFailed as failure:
+                # The one at the head carries the news; the others go back untried.
+                first = self._waiting.popleft() if self._waiting else None
+                self._on_progress()
+                if failure.disposition.outcome is not Outcome.BOUNCED:
+                    self._host.refused(first, self, failure.disposition)
+                    self.give_up()
+                elif first is not None:
+                    self._host.hopeless(first, failure.disposition)
+        return None
 
     async def _next(self) -> Leased | None:
         """Wait for the turn of the next delivery, which then counts as sending; None when it went back instead."""

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.dispatch.attempt import AttemptMaker
-from gateway.dispatch.content import Contents, Names
+from gateway.dispatch.content import Contents, names_of, platform_signer
 from gateway.dispatch.feeder import STORE_ERRORS, Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
 from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
@@ -29,6 +29,7 @@ from gateway.dispatch.stall import Stalls
 from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
+from gateway.mta.mx import resolver_of
 from gateway.store import fleet
 from gateway.store.fleet import DoubtPolicy
 from gateway.store.pool import open_pool
@@ -83,6 +84,7 @@ class Dispatcher:
         self._journal = Journal(self._journal_dir, incarnation)
         self._lease = Lease(clock, config.dispatch.lease_s)
         self._stalls = Stalls(clock)
+        self._resolver = resolver_of(config.mx, clock)
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
         self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
         self._metrics = Metrics(CollectorRegistry())
@@ -98,9 +100,10 @@ class Dispatcher:
         self._attempts = AttemptMaker(
             config=config, clock=clock, lease=self._lease, stalls=self._stalls, journal=self._journal,
             contents=Contents(
-                Names(config.mail.bounce_domain, config.mail.message_id_domain), load_or_create_master_key(config.master_key_path)
+                names_of(config), load_or_create_master_key(config.master_key_path),
+                platform_signer(config.mail),
             ),
-            acknowledger=self._acknowledger, policies=policies, queue=self._queue, pool=pool, metrics=self._metrics,
+            acknowledger=self._acknowledger, policies=policies, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
             hand_back=self._feeder.hand_back, failed=self._fail,
         )  # fmt: skip
         self._feeder.attempts = self._attempts
@@ -157,6 +160,7 @@ class Dispatcher:
             await asyncio.wait({*tasks, stopping})
             self._failure.cancel()
             self._journal.close()
+            await self._resolver.close()
 
     async def _close(self) -> None:
         """Leave nothing behind: what the grace time cut off between its dot and the reply is in doubt at once."""

@@ -28,8 +28,8 @@ from gateway.mta.canonical import relaxed_lines
 Part = tuple[str | int, ...]
 """Static text and slots, in order."""
 
-PLAIN_LIMIT: Final = 200
-"""Longest plain value, in characters."""
+PLAIN_LIMIT: Final = 100
+"""Longest plain value, in characters, where nothing else is said of a slot."""
 
 _LINE_LIMIT: Final = 998  # RFC 5322 §2.1.1
 _QP_LIMIT: Final = 75  # RFC 2045 §6.7 (5) allows 76, one of which is the soft line break's
@@ -53,8 +53,8 @@ class TextPart:
     """One text, ready for any number of recipients."""
 
     # Mutable on purpose: the quoted-printable form is made when the first recipient needs it.
-    def __init__(self, part: Part, pointer: str) -> None:
-        """Take the text; LF, CR and CRLF all end a line, and the last line is ended.
+    def __init__(self, part: Part, pointer: str, rooms: Sequence[int] = ()) -> None:
+        """Take the text; LF, CR and CRLF all end a line, and the last line is ended. `rooms`: longest plain values, by slot.
 
         Raises:
             Invalid: no Unicode text; names `pointer`.
@@ -62,7 +62,9 @@ class TextPart:
         self._part = _normalised(part, pointer)
         self.slots: Final = frozenset(piece for piece in self._part if isinstance(piece, int))
         statics = b"".join([piece.encode() for piece in self._part if isinstance(piece, str)])
-        self.seven_bit: Final = _seven_bit(self._part) if _fits_seven_bit(self._part, statics) else None
+        self.seven_bit: Final = (
+            _seven_bit(self._part) if _fits_seven_bit(self._part, statics, rooms) else None
+        )
         self.base64: Final = not statics.isascii() and len(_quoted(statics.decode())) > len(statics) * 3 // 2
         self._quoted: Encoded | None = None
 
@@ -79,10 +81,10 @@ class TextPart:
         return encodebytes(text.replace("\n", "\r\n").encode()).replace(b"\n", b"\r\n")
 
 
-def is_plain(value: str) -> bool:
-    """Whether a value goes into a 7bit part as it is, and touches no relaxed form."""
+def is_plain(value: str, room: int = PLAIN_LIMIT) -> bool:
+    """Whether a value goes into a 7bit part as it is, and touches no relaxed form; `room`: its longest."""
     return (
-        len(value) <= PLAIN_LIMIT
+        len(value) <= room
         and value.isascii()
         and value.isprintable()
         and "  " not in value
@@ -119,12 +121,11 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _fits_seven_bit(part: Part, statics: bytes) -> bool:
+def _fits_seven_bit(part: Part, statics: bytes, rooms: Sequence[int]) -> bool:
     # bytes.translate finds controls six times faster than a character class does.
     if not statics.isascii() or len(statics.translate(None, _CONTROLS)) != len(statics):
         return False
-    room = "x" * PLAIN_LIMIT
-    text = "".join([piece if isinstance(piece, str) else room for piece in part])
+    text = "".join([piece if isinstance(piece, str) else "x" * rooms[piece] for piece in part])
     return max(map(len, text.split("\n"))) <= _LINE_LIMIT
 
 

@@ -15,14 +15,19 @@ import msgspec
 from gateway.model.disposition import BounceClass, Disposition
 from gateway.mta.mx_plan import Hosts, tries
 from gateway.mta.reply import TEXT_LIMIT
-from gateway.mta.wire import Session, SessionFailed, Timeouts, open_session
+from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
 
 MOST_TRIES: Final = 5
 """Addresses tried for one session."""
 
 
 async def open_first(
-    hosts: Hosts, helo_name: str, timeouts: Timeouts, *, most_tries: int = MOST_TRIES
+    hosts: Hosts,
+    helo_name: str,
+    timeouts: Timeouts,
+    *,
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
+    most_tries: int = MOST_TRIES,
 ) -> Session:
     """Open a session to the first host and address that takes it.
 
@@ -41,7 +46,9 @@ async def open_first(
         if host.name in refusing:
             continue
         try:
-            return await open_session(address, hosts.port, helo_name, timeouts)
+            return await open_session(
+                address, hosts.port, helo_name, timeouts, tls=tls, server_name=host.name.strip("[]")
+            )
         except SessionFailed as failure:
             failures.append(failure.disposition)
             places.append(host.name if address in host.name else f"{host.name} [{address}]")

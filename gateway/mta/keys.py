@@ -10,7 +10,9 @@ from __future__ import annotations
 import binascii
 import os
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -28,8 +30,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.errors import ConfigError, KeySealError
+from gateway.model.token import Key, KeyRing, Purpose
 
 MASTER_KEY_BYTES: Final = 32
+FIRST_KEY: Final[Mapping[int, int]] = MappingProxyType({1: 0})
+"""The keys of a purpose that was never rotated: id 1, from day 0 on."""
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 
@@ -38,6 +43,11 @@ def generate_rsa_key() -> bytes:
     """Return a new RSA-2048 private key in PEM (PKCS #8); takes some tenths of a second."""
     key = generate_private_key(public_exponent=65_537, key_size=2_048)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def generate_ed25519_key() -> bytes:
+    """Return a new Ed25519 private key in PEM (PKCS #8)."""
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def seal(private_key_pem: bytes, master_key: bytes, domain: str) -> bytes:
@@ -84,6 +94,20 @@ def public_key_txt(private_key_pem: bytes) -> str:
 def derive_key(master_key: bytes, purpose: str) -> bytes:
     """Return the 32-byte key for one purpose (`verp`, `unsubscribe`, …): one never opens what another made."""
     return HKDF(SHA256(), 32, salt=None, info=b"gateway " + purpose.encode()).derive(master_key)
+
+
+def derive_ring(master_key: bytes, purpose: Purpose, since_days: Mapping[int, int] = FIRST_KEY) -> KeyRing:
+    """Return the keys for tokens of one purpose; `since_days` gives for each key id the first day (since 1970) it serves.
+
+    An old key may go when nothing it made can be valid any more; those of purposes that never expire stay.
+
+    Raises:
+        ValueError: no key id, or one that is not 1 to 255.
+    """
+    return KeyRing(
+        purpose,
+        [Key(id_, derive_key(master_key, f"{purpose}/{id_}"), since) for id_, since in since_days.items()],
+    )
 
 
 def load_or_create_master_key(path: Path) -> bytes:

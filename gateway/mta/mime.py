@@ -110,8 +110,8 @@ class Stencil:
     """The message of all recipients, with gaps for one."""
 
     # Mutable on purpose: the second layout is made when a recipient needs it.
-    def __init__(self, content: MailContent, *, boundary: str, slots: int = 0) -> None:
-        """Check and encode what is shared. `slots`: how many values a recipient has; `boundary`: nobody can guess it.
+    def __init__(self, content: MailContent, *, boundary: str, rooms: Sequence[int] = ()) -> None:
+        """Check and encode what is shared. `rooms`: longest plain value of each slot; `boundary`: nobody can guess it.
 
         Raises:
             Invalid: names the field of `MailContent` that cannot go into a message (CR, LF or NUL in a header first of all).
@@ -119,10 +119,12 @@ class Stencil:
         """
         if not _BOUNDARY.fullmatch(boundary):
             raise ValueError("no boundary; expected 1 to 64 characters of RFC 2046 §5.1.1")
-        self._slots, self._boundary = slots, boundary
+        self._slots, self._rooms, self._boundary = len(rooms), tuple(rooms), boundary
         self._subject: str | Part = content.subject
-        self._text = TextPart(_as_part(content.text), "/text") if content.text or not content.html else None
-        self._html = TextPart(_as_part(content.html), "/html") if content.html else None
+        self._text = (
+            TextPart(_as_part(content.text), "/text", rooms) if content.text or not content.html else None
+        )
+        self._html = TextPart(_as_part(content.html), "/html", rooms) if content.html else None
         self._texts = [part for part in (self._text, self._html) if part is not None]
         self._inline = [
             _attachment(a, f"/attachments/{i}") for i, a in enumerate(content.attachments) if a.content_id
@@ -179,7 +181,7 @@ class Stencil:
             b"Message-ID: <%b>\r\n" % message_id.encode(),
             *[_own_field(name, value) for name, value in zip(self._fields, fields, strict=True)],
         ]
-        plain = all(map(is_plain, values))
+        plain = all(map(is_plain, values, self._rooms))
         layout = self._plain if plain else self._quoted_layout()
         header = list(layout.header)
         for place, number in layout.header_gaps:

@@ -58,6 +58,7 @@ class ErrorKind(StrEnum):
     NULL_MX = "domain does not accept mail (null MX)"
     NO_ROUTE = "no usable MX host"
     NO_SMTPUTF8 = "receiver does not take UTF-8 addresses"
+    TOO_LARGE = "message is larger than the receiver takes"
     EXPIRED = "expired before it could be delivered"
 
 
@@ -154,6 +155,7 @@ _ERRORS: Final[dict[ErrorKind, tuple[Outcome, BounceClass, str | None, Scope]]] 
     ErrorKind.NULL_MX: (Outcome.BOUNCED, BounceClass.INVALID, "5.1.10", Scope.RECIPIENT),  # RFC 7505 §4.2
     ErrorKind.NO_ROUTE: (Outcome.DEFERRED, BounceClass.CONNECTION, "4.4.4", Scope.LANE),
     ErrorKind.NO_SMTPUTF8: (Outcome.BOUNCED, BounceClass.CONTENT, "5.6.7", Scope.RECIPIENT),  # RFC 6531 §3.5
+    ErrorKind.TOO_LARGE: (Outcome.BOUNCED, BounceClass.SIZE, "5.3.4", Scope.RECIPIENT),  # RFC 1870 §6.1
     ErrorKind.EXPIRED: (Outcome.BOUNCED, BounceClass.EXPIRED, "4.4.7", Scope.RECIPIENT),
 }
 

@@ -1,53 +1,33 @@
-"""An open SMTP session: connect, then one message a transaction, pipelined where the server allows it.
+"""An open SMTP session: one message a transaction, pipelined where the server allows it.
 
-aiosmtplib connects, reads the banner and says EHLO; the transaction is ours, on the same transport: the moment before the
-final dot belongs to the caller (journal, lease), and a pipelined transaction costs 0.03 ms where the library's costs 0.20.
-RFC 5321 §3.3, §4.2, §4.5.3.2; RFC 2920. Must not know lanes, leases or Postgres.
+Owns the transaction and which reply belongs to which command of which message; the moment before the final dot belongs to the
+caller (journal, lease). Must not know lanes, leases or Postgres. RFC 5321 §3.3, §3.8, §4.5.3.2; RFC 1870; RFC 2920; RFC 6152.
 
 States of a transaction: MAIL, RCPT and DATA are sent (together, with PIPELINING) and their replies read in order; after 354
 the caller's `before_dot` runs, then content and dot leave in one write; from there on no reply means in doubt.
+
+A receiver that says more or less than it was asked is out of step: what it says then may concern another message. Such a session
+ends, and the message is deferred (in doubt, after the dot) whatever the code was.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
-import aiosmtplib
 import msgspec
 
 from gateway.model.disposition import Disposition, Outcome, Scope, Stage
-from gateway.mta.reply import ErrorKind, Reply, ReplyMalformed, classify, from_error, parse_reply
+from gateway.mta.channel import REPLY_LIMIT_BYTES, Broken, Channel, Timeouts, Trace
+from gateway.mta.greeting import Extensions, HandshakeFailed, SessionFailed, greet
+from gateway.mta.reply import ErrorKind, Reply, classify, from_error
+from gateway.mta.tls import TlsPolicy
 
-REPLY_LIMIT_BYTES: Final = 32 * 1024
-"""Longest reply that is read, all its lines together."""
+__all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
 
 _ADDRESS_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f<>]")
-_FINAL_LINE: Final = re.compile(rb"\d{3}(?: |\r?$)")
-_CONTINUED: Final = re.compile(rb"\d{3}-")
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """How long each stage may take, in seconds (RFC 5321 §4.5.3.2)."""
-
-    connect_s: float = 30.0
-    mail_s: float = 300.0
-    rcpt_s: float = 300.0
-    data_s: float = 120.0
-    dot_s: float = 600.0
-    quit_s: float = 2.0
-
-
-class SessionFailed(Exception):
-    """No session came about; `disposition` says why, as a deferral (or refusal) at connect, banner or EHLO."""
-
-    def __init__(self, disposition: Disposition) -> None:
-        super().__init__(disposition.text)
-        self.disposition = disposition
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -58,33 +38,26 @@ class Mail(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class _Broken(Exception):
-    """The connection is of no more use; `kind` says why."""
-
-    def __init__(self, kind: ErrorKind, detail: str = "") -> None:
-        super().__init__(detail)
-        self.kind, self.detail = kind, detail
-
-
-class Session(asyncio.Protocol):
+class Session:
     """One connection after EHLO. Not for several tasks at once."""
 
-    # Mutable on purpose: the buffer and the queue of replies are a connection's whole life.
-    def __init__(
-        self, transport: asyncio.Transport, pipelining: bool, smtputf8: bool, timeouts: Timeouts
-    ) -> None:
-        self._transport, self._timeouts = transport, timeouts
-        self._pipelining, self._smtputf8 = pipelining, smtputf8
-        self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray()
-        self._lines: list[bytes] = []
-        self._reply_bytes = 0
-        self._replies: deque[Reply] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._broken: _Broken | None = None
+    # Mutable on purpose: where the present transaction stands.
+    def __init__(self, channel: Channel, extensions: Extensions, timeouts: Timeouts) -> None:
+        self._channel, self._timeouts = channel, timeouts
+        self._pipelining, self._smtputf8 = "pipelining" in extensions, "smtputf8" in extensions
+        self._8bitmime, self._says_size = "8bitmime" in extensions, "size" in extensions
+        limit = extensions.get("size", "").strip()
+        self._size_limit = (
+            int(limit[:18]) if limit.isascii() and limit.isdigit() else 0
+        )  # 0: none (RFC 1870 §4)
         self._must_reset = False
-        self._heard = False  # a reply to the present transaction
+        self._spoken = self._heard = False  # in the present transaction: we; the receiver
+        self._refusal: Disposition | None = (
+            None  # of the present transaction, while replies to its commands are owed
+        )
         self.transactions = 0
+        self.tls_version, self.tls_cipher = channel.tls_version, channel.tls_cipher  # empty: plaintext
+        self.tls_failure = ""  # why it is plaintext though TLS was offered
         # The last transaction found the connection closed, after earlier ones: receivers hang up between two messages though
         # RFC 5321 §3.8 would have them say 421. Nobody refused anything; try it on a new connection.
         self.stale = False
@@ -92,7 +65,7 @@ class Session(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
-        return self._broken is None and not self._transport.is_closing()
+        return self._channel.usable
 
     async def transact(self, mail: Mail, before_dot: Callable[[], None]) -> Disposition:
         """Send one message; return what it came to. Never raises for what the server or the network does.
@@ -100,207 +73,205 @@ class Session(asyncio.Protocol):
         `before_dot` runs right before content and dot are written; what it raises ends the session unsent and passes on.
         """
         self.transactions += 1
-        self._heard = False
-        stage = Stage.MAIL
+        self._spoken = self._heard = self.stale = False
+        self._refusal = None
+        if (unfit := self._unfit(mail)) is not None:
+            return unfit
+        channel = self._channel
+        channel.stage = Stage.MAIL
         try:
-            if _ADDRESS_FORBIDDEN.search(mail.sender) or _ADDRESS_FORBIDDEN.search(mail.recipient):
-                return Disposition(Outcome.BOUNCED, from_error(ErrorKind.MALFORMED, stage).bounce_class, 0, "5.1.3",
-                                   "the address has a character that an envelope cannot carry", Scope.RECIPIENT)  # fmt: skip
-            utf8 = not (mail.sender.isascii() and mail.recipient.isascii())
-            if utf8 and not self._smtputf8:
-                return from_error(ErrorKind.NO_SMTPUTF8, Stage.RCPT)
-            opening = f"MAIL FROM:<{mail.sender}>{' SMTPUTF8 BODY=8BITMIME' if utf8 else ''}\r\n".encode()
-            recipient = f"RCPT TO:<{mail.recipient}>\r\n".encode()
+            channel.require_silence()
+            self._spoken = True
             if self._must_reset:
-                await self._command(b"RSET\r\n", self._timeouts.mail_s)
-                self._must_reset = False
-            if self._pipelining:
-                self._transport.write(opening + recipient + b"DATA\r\n")
-                mail_reply = await self._reply(self._timeouts.mail_s)
-                if mail_reply.code == 421:
-                    return self._refused(mail_reply, stage)
-                stage = Stage.RCPT
-                rcpt_reply = await self._reply(self._timeouts.rcpt_s)
-                if rcpt_reply.code == 421:
-                    return self._refused(rcpt_reply if mail_reply.code < 400 else mail_reply, stage)
-                stage = Stage.DATA
-                data_reply = await self._reply(self._timeouts.data_s)
-                if mail_reply.code >= 300 or rcpt_reply.code >= 300:
-                    refusal = (mail_reply, Stage.MAIL) if mail_reply.code >= 300 else (rcpt_reply, Stage.RCPT)
-                    if (
-                        data_reply.code == 354
-                    ):  # RFC 2920 §3.1: it takes a message for nobody; give it an empty one
-                        await self._command(b".\r\n", self._timeouts.dot_s)
-                    return self._refused(*refusal)
-            else:
-                mail_reply = await self._command(opening, self._timeouts.mail_s)
-                if mail_reply.code >= 300:
-                    return self._refused(mail_reply, stage)
-                stage = Stage.RCPT
-                rcpt_reply = await self._command(recipient, self._timeouts.rcpt_s)
-                if rcpt_reply.code >= 300:
-                    return self._refused(rcpt_reply, stage)
-                stage = Stage.DATA
-                data_reply = await self._command(b"DATA\r\n", self._timeouts.data_s)
-            if data_reply.code != 354:
-                return self._refused(data_reply, stage)
-            if not self.usable:
-                raise self._broken or _Broken(ErrorKind.CONNECTION_LOST)
+                await self._reset()
+            refusal = await (self._open_pipelined(mail) if self._pipelining else self._open_in_steps(mail))
+            if refusal is not None:
+                return refusal
+            channel.require_silence()  # else the reply to the dot could be one that was on its way already
             try:
                 before_dot()
             except BaseException:
                 self.abort()
                 raise
-            stage = Stage.DOT
-            reply = await self._command(mail.content + b".\r\n", self._timeouts.dot_s)
-        except _Broken as broken:
-            self.abort()
-            self.stale = (
-                broken.kind is ErrorKind.CONNECTION_LOST and self.transactions > 1 and not self._heard
-            )
-            return from_error(broken.kind, stage, broken.detail)
-        disposition = classify(reply, stage)
-        if reply.code == 421:
-            self.abort()
-        return disposition
+            channel.stage = Stage.DOT
+            return self._judge(await channel.reply_to_message(mail.content, self._timeouts))
+        except Broken as broken:
+            return self._judge_broken(broken)
 
     async def quit(self) -> None:
         """End politely: QUIT, and a moment for the reply; then the connection is closed whatever came."""
         if self.usable:
-            with contextlib.suppress(_Broken):
-                await self._command(b"QUIT\r\n", self._timeouts.quit_s)
+            with contextlib.suppress(Broken):
+                self._channel.say(b"QUIT\r\n")
+                await self._channel.reply(self._timeouts.quit_s)
         self.abort()
 
     def abort(self) -> None:
         """Drop the connection; nothing that still stands in a buffer is sent."""
-        if self._broken is None:
-            self._broken = _Broken(ErrorKind.CONNECTION_LOST, "closed by us")
-        self._transport.abort()
+        self._channel.abort()
 
-    def _refused(self, reply: Reply, stage: Stage) -> Disposition:
-        self._must_reset = True
-        if reply.code == 421:
-            self.abort()
-        return classify(reply, stage)
-
-    async def _command(self, command: bytes, timeout_s: float) -> Reply:
-        if self._broken is not None:
-            raise self._broken
-        self._transport.write(command)
-        return await self._reply(timeout_s)
-
-    async def _reply(self, timeout_s: float) -> Reply:
-        while not self._replies:
-            if self._broken is not None:
-                raise self._broken
-            self._waiter = self._loop.create_future()
-            timer = self._loop.call_later(
-                timeout_s, self._fail, _Broken(ErrorKind.TIMEOUT, f"no reply in {timeout_s:g} s")
-            )
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
-        self._heard = True
-        return self._replies.popleft()
-
-    def _fail(self, why: _Broken) -> None:
-        if self._broken is None:
-            self._broken = why
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def data_received(self, data: bytes) -> None:
-        """Read reply lines; a whole reply wakes who waits for it (asyncio's callback)."""
-        self._buffer += data
-        while (end := self._buffer.find(b"\n")) >= 0:
-            line = bytes(self._buffer[: end + 1])
-            del self._buffer[: end + 1]
-            self._reply_bytes += len(line)
-            if self._reply_bytes > REPLY_LIMIT_BYTES:
-                return self._fail(
-                    _Broken(ErrorKind.MALFORMED, f"a reply longer than {REPLY_LIMIT_BYTES} octets")
-                )
-            self._lines.append(line)
-            if _CONTINUED.match(line):
-                continue
-            try:
-                self._replies.append(parse_reply(self._lines))
-            except ReplyMalformed as error:
-                return self._fail(_Broken(ErrorKind.MALFORMED, str(error)))
-            finally:
-                self._lines = []
-                self._reply_bytes = 0
-            self._wake()
-        if self._reply_bytes + len(self._buffer) > REPLY_LIMIT_BYTES:
-            self._fail(_Broken(ErrorKind.MALFORMED, f"a reply longer than {REPLY_LIMIT_BYTES} octets"))
+    def _unfit(self, mail: Mail) -> Disposition | None:
+        """Refuse what this receiver cannot be sent, before a byte of it is."""
+        if _ADDRESS_FORBIDDEN.search(mail.sender) or _ADDRESS_FORBIDDEN.search(mail.recipient):
+            return Disposition(Outcome.BOUNCED, from_error(ErrorKind.MALFORMED, Stage.MAIL).bounce_class, 0, "5.1.3",
+                               "the address has a character that an envelope cannot carry", Scope.RECIPIENT)  # fmt: skip
+        if not self._smtputf8 and not (mail.sender.isascii() and mail.recipient.isascii()):
+            return from_error(ErrorKind.NO_SMTPUTF8, Stage.RCPT)
+        if self._size_limit and len(mail.content) > self._size_limit:
+            # RFC 1870 §5: the dots that stuffing added do not count.
+            size = len(mail.content) - mail.content.count(b"\r\n.") - mail.content.startswith(b".")
+            if size > self._size_limit:
+                detail = f"{size} octets; it takes {self._size_limit}"
+                return from_error(ErrorKind.TOO_LARGE, Stage.MAIL, detail)
         return None
 
-    def eof_received(self) -> bool:
-        """Take the peer's end of the connection (asyncio's callback)."""
-        self._fail(_Broken(ErrorKind.CONNECTION_LOST, "the receiver closed the connection"))
-        return False
+    def _opening(self, mail: Mail) -> bytes:
+        parameters = f" SIZE={len(mail.content)}" if self._says_size else ""
+        if not (mail.sender.isascii() and mail.recipient.isascii()):
+            parameters += " SMTPUTF8 BODY=8BITMIME"
+        elif self._8bitmime and not mail.content.isascii():
+            parameters += " BODY=8BITMIME"
+        return f"MAIL FROM:<{mail.sender}>{parameters}\r\n".encode()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Take the loss of the connection (asyncio's callback)."""
-        self._fail(_Broken(ErrorKind.CONNECTION_LOST, str(exc) if exc else "the connection was lost"))
+    async def _reset(self) -> None:
+        """Forget the transaction that was refused. RFC 5321 §4.1.1.5."""
+        self._channel.say(b"RSET\r\n")
+        reply = await self._channel.reply(self._timeouts.mail_s)
+        if reply.code == 421:
+            self._heard = True
+            self._refuse(reply)
+        if reply.code >= 300:  # without RSET, a new connection does as well: the session is stale
+            raise Broken(ErrorKind.CONNECTION_LOST, f"RSET was answered with {reply.code}")
+        self._must_reset = False
+
+    async def _open_pipelined(self, mail: Mail) -> Disposition | None:
+        """MAIL, RCPT and DATA in one write (RFC 2920); a refusal, or None after 354."""
+        channel, timeouts = self._channel, self._timeouts
+        channel.say(self._opening(mail) + f"RCPT TO:<{mail.recipient}>\r\nDATA\r\n".encode(), 3)
+        mail_reply = await channel.reply(timeouts.mail_s)
+        self._heard = True
+        if mail_reply.code >= 400:
+            self._refuse(mail_reply)
+        elif mail_reply.code >= 300:
+            return self._out_of_step(mail_reply)
+        if mail_reply.code == 421:
+            return self._end_refused()
+        channel.stage = Stage.RCPT
+        rcpt_reply = await channel.reply(timeouts.rcpt_s)
+        # A recipient taken after MAIL was refused: that refusal was said of something else.
+        if 300 <= rcpt_reply.code < 400 or (mail_reply.code >= 400 and rcpt_reply.code < 300):
+            return self._out_of_step(rcpt_reply)
+        if rcpt_reply.code >= 400 and self._refusal is None:
+            self._refuse(rcpt_reply)
+        if rcpt_reply.code == 421:
+            return self._end_refused()
+        channel.stage = Stage.DATA
+        data_reply = await channel.reply(timeouts.data_s)
+        if data_reply.code < 400 and data_reply.code != 354:
+            return self._out_of_step(data_reply)
+        if self._refusal is None and data_reply.code >= 400:
+            self._refuse(data_reply)
+        if data_reply.code == 421:
+            return self._end_refused()
+        if self._refusal is not None and data_reply.code == 354:
+            channel.say(b".\r\n")  # RFC 2920 §3.1: it takes a message for nobody; give it an empty one
+            if (await channel.reply(timeouts.dot_s)).code == 421:
+                self.abort()
+        return self._refusal
+
+    async def _open_in_steps(self, mail: Mail) -> Disposition | None:
+        """MAIL, RCPT and DATA, each after the reply to the one before; a refusal, or None after 354."""
+        channel, timeouts = self._channel, self._timeouts
+        for stage, command, timeout_s in (
+            (Stage.MAIL, self._opening(mail), timeouts.mail_s),
+            (Stage.RCPT, f"RCPT TO:<{mail.recipient}>\r\n".encode(), timeouts.rcpt_s),
+            (Stage.DATA, b"DATA\r\n", timeouts.data_s),
+        ):
+            channel.stage = stage
+            channel.say(command)
+            reply = await channel.reply(timeout_s)
+            self._heard = True
+            if reply.code == 421:
+                self._refuse(reply)
+                return self._end_refused()
+            if reply.code >= 400:
+                return self._refuse(reply)
+            if (reply.code == 354) != (stage is Stage.DATA) or 300 <= reply.code != 354:
+                return self._out_of_step(reply)
+        return None
+
+    def _judge(self, reply: Reply) -> Disposition:
+        """Judge the reply to content and dot."""
+        if self._channel.early or reply.code == 421:
+            self.abort()
+        if 300 <= reply.code < 400 or (self._channel.early and reply.code < 400):
+            # An acceptance of what has not all been sent, or a second 354: not of this message, or not in its right mind.
+            return self._out_of_step(reply)
+        # A refusal may come early: too large, or a 421. The dot is still in our buffer, and abort() has dropped it.
+        return classify(reply, Stage.DOT)
+
+    def _judge_broken(self, broken: Broken) -> Disposition:
+        """Judge what ended without the reply that was waited for.
+
+        From `before_dot` on it is in doubt, also where part of the content is still in our buffer and the dot with it (a receiver
+        that reads too slowly): that no more of it leaves is the word of the event loop, of the TLS layer and of the kernel, and
+        the journal, after a crash at this moment, could only say "in doubt". One rule for both, and it errs to the safe side.
+        """
+        channel = self._channel
+        stage = channel.stage
+        lost = not self._spoken or broken.kind is ErrorKind.CONNECTION_LOST
+        self.stale = lost and self.transactions > 1 and not self._heard
+        self.abort()
+        if self._refusal is not None and broken.kind is not ErrorKind.MALFORMED:
+            return self._refusal  # a refusal that was read stands, though the replies behind it were lost
+        if channel.farewell is not None and stage is not Stage.DOT:
+            return classify(channel.farewell, stage)
+        return from_error(broken.kind, stage, broken.detail)
+
+    def _refuse(self, reply: Reply) -> Disposition:
+        self._must_reset = True
+        self._refusal = classify(reply, self._channel.stage)
+        return self._refusal
+
+    def _end_refused(self) -> Disposition | None:
+        self.abort()
+        return self._refusal
+
+    def _out_of_step(self, reply: Reply) -> Disposition:
+        self.abort()
+        detail = f"{reply.code} {reply.text} does not answer what was said"
+        return from_error(ErrorKind.MALFORMED, self._channel.stage, detail)
 
 
-async def open_session(host: str, port: int, helo_name: str, timeouts: Timeouts) -> Session:
-    """Connect, read the banner and say EHLO (HELO where that is refused).
+async def open_session(
+    host: str, port: int, helo_name: str, timeouts: Timeouts, *, tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC, server_name: str = "",
+    trace: Trace | None = None,
+) -> Session:  # fmt: skip
+    """Connect, read the greeting, say EHLO (HELO where that is refused) and STARTTLS as `tls` wants it.
+
+    Where the handshake fails, `OPPORTUNISTIC` connects once more and stays in plaintext; `REQUIRE` never does.
+
+    Args:
+        host: name or address of the MX host.
+        port: its port.
+        helo_name: our name in EHLO.
+        timeouts: for the whole session.
+        tls: the policy.
+        server_name: the MX host's name, where `host` is its address (SNI).
+        trace: sees each line as it passes; of content it sees the size.
 
     Raises:
         SessionFailed: with the disposition of what went wrong.
     """
-    client = aiosmtplib.SMTP(
-        hostname=host,
-        port=port,
-        local_hostname=helo_name,
-        timeout=timeouts.connect_s,
-        start_tls=False,
-        use_tls=False,
-    )
-    stage = Stage.CONNECT
+    server_name = server_name or host
+    failure = ""
     try:
-        await client.connect()
-        stage = Stage.EHLO
-        try:
-            await client.ehlo()
-        except aiosmtplib.SMTPHeloError as error:
-            if error.code == 421:
-                raise
-            await client.helo()
-    except (aiosmtplib.SMTPConnectResponseError, aiosmtplib.SMTPHeloError) as error:
-        client.close()
-        at = Stage.BANNER if stage is Stage.CONNECT else Stage.EHLO
-        reply = parse_reply(
-            [
-                f"{error.code:03d} {line}\r\n".encode()
-                for line in (error.message or "").splitlines()[-1:] or [""]
-            ]
-        )
-        raise SessionFailed(classify(reply, at)) from error
-    except aiosmtplib.SMTPResponseException as error:
-        client.close()
-        raise SessionFailed(from_error(ErrorKind.MALFORMED, stage, error.message)) from error
-    except (aiosmtplib.SMTPTimeoutError, TimeoutError) as error:
-        client.close()
-        raise SessionFailed(from_error(ErrorKind.TIMEOUT, stage, str(error))) from error
-    except (aiosmtplib.SMTPException, OSError) as error:
-        client.close()
-        refused = isinstance(error.__cause__, ConnectionRefusedError)
-        kind = ErrorKind.CONNECTION_REFUSED if refused else ErrorKind.CONNECTION_LOST
-        raise SessionFailed(from_error(kind, stage, str(error))) from error
-    transport = cast(asyncio.Transport, client.transport)
-    session = Session(
-        transport,
-        pipelining=client.supports_extension("pipelining"),
-        smtputf8=client.supports_extension("smtputf8"),
-        timeouts=timeouts,
-    )
-    transport.set_protocol(session)
+        channel, extensions = await greet(host, port, helo_name, timeouts, tls=tls, server_name=server_name, trace=trace)  # fmt: skip
+    except HandshakeFailed as failed:
+        if tls is not TlsPolicy.OPPORTUNISTIC:
+            raise
+        failure = failed.disposition.text
+        channel, extensions = await greet(host, port, helo_name, timeouts, tls=TlsPolicy.NONE, server_name=server_name, trace=trace)  # fmt: skip
+    session = Session(channel, extensions, timeouts)
+    session.tls_failure = failure
     return session

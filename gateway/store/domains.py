@@ -6,6 +6,7 @@ the private key. Functions work in the caller's transaction (`store/tenancy.as_s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
@@ -21,6 +22,9 @@ _DOMAINS = _SQL.domains
 _DOMAIN = _SQL.domain
 _MARK_VERIFIED = _SQL.mark_verified
 _VERIFIED_DOMAIN = _SQL.verified_domain
+_ADD_KEY = _SQL.add_key
+_KEYS = _SQL.keys
+_ROTATE = _SQL.rotate
 
 
 class Domain(msgspec.Struct, frozen=True):
@@ -34,6 +38,16 @@ class Domain(msgspec.Struct, frozen=True):
     public_key: str
     created_at: datetime
     verified_at: datetime | None
+
+
+class DomainKey(msgspec.Struct, frozen=True):
+    """A key beside the one that always signs. `signs`: it signs too, else it is a spare whose record is published already."""
+
+    domain_id: int
+    selector: str
+    algorithm: str
+    public_key: str
+    signs: bool
 
 
 async def create_domain(
@@ -57,6 +71,44 @@ async def create_domain(
     except asyncpg.UniqueViolationError as error:
         raise Conflict(f"{name} is a sending domain already; a domain has one owner") from error
     assert row is not None
+    return Domain(*row)
+
+
+async def add_key(
+    connection: Connection,
+    domain: Domain,
+    *,
+    selector: str,
+    algorithm: str,
+    private_key_sealed: bytes,
+    public_key: str,
+    signs: bool,
+) -> None:
+    """Add a key to a domain."""
+    await connection.execute(
+        _ADD_KEY, domain.id, domain.site_id, selector, algorithm, private_key_sealed, public_key, signs
+    )
+
+
+async def keys_of(connection: Connection, domain_ids: Sequence[int]) -> dict[int, list[DomainKey]]:
+    """The further keys of some domains, by domain."""
+    found: dict[int, list[DomainKey]] = {domain_id: [] for domain_id in domain_ids}
+    for row in await connection.fetch(_KEYS, list(domain_ids)):
+        found[row["domain_id"]].append(DomainKey(*row))
+    return found
+
+
+async def rotate(connection: Connection, domain_id: int) -> Domain:
+    """Let the spare key sign; the one that signed becomes the spare.
+
+    Raises:
+        NotFound: there is no such domain that the transaction may see.
+        Conflict: it has no spare key.
+    """
+    row = await connection.fetchrow(_ROTATE, domain_id)
+    if row is None:
+        await get_domain(connection, domain_id)
+        raise Conflict("this domain has no spare key to rotate to")
     return Domain(*row)
 
 

@@ -21,6 +21,7 @@ _MESSAGE = _SQL.message
 _MESSAGES = _SQL.messages
 _DELIVERIES = _SQL.deliveries
 _EVENTS = _SQL.events
+_HTML_OF_DELIVERY = _SQL.html_of_delivery
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -88,3 +89,9 @@ async def list_deliveries(connection: Connection, message_id: int, after: int, l
 async def list_happenings(connection: Connection, delivery_ids: Sequence[int]) -> list[Happening]:
     """What happened to some deliveries, in the order in which it did."""
     return [Happening(*row) for row in await connection.fetch(_EVENTS, delivery_ids)]
+
+
+async def html_of_delivery(connection: Connection, delivery_id: int) -> tuple[str, bool] | None:
+    """The HTML that a delivery's message was made from, and whether it is a template; None when it is gone."""
+    row = await connection.fetchrow(_HTML_OF_DELIVERY, delivery_id >> 10)
+    return (row["html"], row["is_template"]) if row is not None else None

@@ -123,7 +123,7 @@ class Fleet:
         self.sink = SinkServer(directory, world=world, options=sink_options)
         self.limits = limits
         self.submitted: list[int] = []
-        self._settings = settings or {}
+        self._settings: dict[str, Mapping[str, object]] = dict(settings or {})
         self._dispatchers: list[DispatcherProcess] = []
         self._stop_upkeep = asyncio.Event()
         self._upkeep: asyncio.Task[None] | None = None
@@ -163,6 +163,10 @@ class Fleet:
     def config(self, host: str) -> Config:
         """A host's configuration, as its dispatchers read it."""
         return load(self._config_file(host), {})
+
+    def configure(self, section: str, **keys: object) -> None:
+        """Set keys that are known only when the sink listens; for dispatchers started later."""
+        self._settings[section] = {**self._settings.get(section, {}), **keys}
 
     async def start(self, host: str, *options: str) -> DispatcherProcess:
         """Start a dispatcher on a host and return at once; options as in `dispatcher_process`."""

@@ -1,7 +1,8 @@
 """An SMTP server that says exactly what a test wrote down, and keeps what it was told.
 
-A script is a list of steps: bytes are sent; `Until(b"…")` reads until the client has sent that; `Close` and `Reset` end the
-connection. Each connection plays the next script, the last one again and again.
+A script is a list of steps: bytes are sent; `Until(b"…")` reads until the client has sent that; `Drip` sends byte by byte, `Sip`
+reads a little at a time; `Hold` waits for the test's event, reading nothing; `StartTls` goes on under TLS; `Close` and `Reset` end
+the connection. Each connection plays the next script, the last one again and again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +36,37 @@ class Reset:
     """Reset the connection (RST)."""
 
 
-Step = bytes | Until | Close | Reset
+@dataclass(frozen=True)
+class Drip:
+    """Send this a byte at a time, each in a packet of its own."""
+
+    data: bytes
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sip:
+    """Read so many bytes at a time, with a pause after each, until the end."""
+
+    size: int
+    pause_s: float = 0.01
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Wait for the event, or until the server is closed; nothing is read meanwhile."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class StartTls:
+    """Take the client's handshake."""
+
+    context: ssl.SSLContext
+
+
+Step = bytes | Until | Close | Reset | Drip | Sip | Hold | StartTls
 OPENING: tuple[Step, ...] = (GREETING, Until(b"EHLO"), EHLO_PIPELINING)
 TAKEN: tuple[Step, ...] = (Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n", Until(b"\r\n.\r\n"))
 
@@ -72,6 +104,20 @@ async def scripted(
                             return writer.close()
                         heard += data
                     seen = at + len(step.marker)
+                elif isinstance(step, Drip):
+                    for byte in step.data:
+                        if writer.is_closing():
+                            return None
+                        writer.write(bytes([byte]))
+                        await asyncio.sleep(step.pause_s)
+                elif isinstance(step, Sip):
+                    while data := await reader.read(step.size):
+                        heard += data
+                        await asyncio.sleep(step.pause_s)
+                elif isinstance(step, Hold):
+                    await step.event.wait()
+                elif isinstance(step, StartTls):
+                    await writer.start_tls(step.context)
                 elif isinstance(step, Reset):
                     raw: socket.socket = writer.get_extra_info("socket")
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -22,3 +22,26 @@ RETURNING id, site_id, name, status, selector, public_key, created_at, verified_
 -- name: verified_domain
 -- The id of domain $2, if it is a verified one of site $1.
 SELECT id FROM domain WHERE site_id = $1 AND name = $2 AND status = 'verified';
+
+-- name: add_key
+-- Adds a key to domain $1 of site $2: selector, algorithm, sealed private key, DKIM record, whether it signs.
+INSERT INTO domain_key (domain_id, site_id, selector, algorithm, private_key_sealed, public_key, signs) VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: keys
+-- The keys of some domains beside the one that always signs, the oldest first.
+SELECT domain_id, selector, algorithm, public_key, signs FROM domain_key WHERE domain_id = ANY ($1::integer[]) ORDER BY domain_id, id;
+
+-- name: rotate
+-- The spare key of domain $1 signs from now on, and the one that signed is the spare: both records stay published. No row: no spare.
+WITH old AS (
+    SELECT id, selector, private_key_sealed, public_key FROM domain WHERE id = $1 FOR UPDATE
+), spare AS (
+    SELECT k.* FROM domain_key k JOIN domain d ON d.id = k.domain_id
+    WHERE k.domain_id = $1 AND NOT k.signs AND k.algorithm = d.algorithm ORDER BY k.id LIMIT 1 FOR UPDATE OF k
+), put_back AS (
+    UPDATE domain_key k SET selector = o.selector, private_key_sealed = o.private_key_sealed, public_key = o.public_key
+    FROM old o, spare s WHERE k.id = s.id
+)
+UPDATE domain d SET selector = s.selector, private_key_sealed = s.private_key_sealed, public_key = s.public_key
+FROM spare s, old o WHERE d.id = o.id
+RETURNING d.id, d.site_id, d.name, d.status, d.selector, d.public_key, d.created_at, d.verified_at;

@@ -885,12 +885,36 @@ CREATE TABLE public.domain (
     public_key text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     verified_at timestamp with time zone,
+    algorithm text DEFAULT 'rsa-sha256'::text NOT NULL,
+    CONSTRAINT domain_algorithm_check CHECK ((algorithm = ANY (ARRAY['rsa-sha256'::text, 'ed25519-sha256'::text]))),
     CONSTRAINT domain_name_check CHECK ((name = lower(name))),
     CONSTRAINT domain_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'verified'::text, 'failed'::text])))
 );
 
 ALTER TABLE public.domain ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.domain_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.domain_key (
+    id integer NOT NULL,
+    domain_id integer NOT NULL,
+    site_id integer NOT NULL,
+    selector text NOT NULL,
+    algorithm text NOT NULL,
+    private_key_sealed bytea NOT NULL,
+    public_key text NOT NULL,
+    signs boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT domain_key_algorithm_check CHECK ((algorithm = ANY (ARRAY['rsa-sha256'::text, 'ed25519-sha256'::text])))
+);
+
+ALTER TABLE public.domain_key ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.domain_key_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -1277,6 +1301,12 @@ ALTER TABLE ONLY public.contact
 ALTER TABLE ONLY public.database_identity
     ADD CONSTRAINT database_identity_pkey PRIMARY KEY (single);
 
+ALTER TABLE ONLY public.domain_key
+    ADD CONSTRAINT domain_key_domain_id_selector_key UNIQUE (domain_id, selector);
+
+ALTER TABLE ONLY public.domain_key
+    ADD CONSTRAINT domain_key_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.domain_lane
     ADD CONSTRAINT domain_lane_pkey PRIMARY KEY (domain);
 
@@ -1355,6 +1385,8 @@ CREATE INDEX acceptance_message ON public.acceptance USING btree (message_id);
 
 CREATE INDEX api_key_site ON public.api_key USING btree (site_id);
 
+CREATE INDEX broadcast_message ON public.broadcast USING btree (message_id) WHERE (message_id IS NOT NULL);
+
 CREATE INDEX broadcast_site ON public.broadcast USING btree (site_id, id);
 
 CREATE INDEX broadcast_working ON public.broadcast USING btree (id) WHERE ((state = ANY (ARRAY['preparing'::public.broadcast_state, 'sending'::public.broadcast_state, 'paused'::public.broadcast_state, 'cancelled'::public.broadcast_state])) AND (ended_at IS NULL));
@@ -1423,6 +1455,9 @@ ALTER TABLE ONLY public.broadcast
 ALTER TABLE ONLY public.contact
     ADD CONSTRAINT contact_site_id_fkey FOREIGN KEY (site_id) REFERENCES public.site(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.domain_key
+    ADD CONSTRAINT domain_key_domain_id_fkey FOREIGN KEY (domain_id) REFERENCES public.domain(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.domain_lane
     ADD CONSTRAINT domain_lane_lane_id_fkey FOREIGN KEY (lane_id) REFERENCES public.lane(id) ON DELETE CASCADE;
 
@@ -1466,6 +1501,8 @@ CREATE POLICY by_site ON public.contact TO gateway_api USING (((site_id = public
 
 CREATE POLICY by_site ON public.domain TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
 
+CREATE POLICY by_site ON public.domain_key TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
+
 CREATE POLICY by_site ON public.ended TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
 
 CREATE POLICY by_site ON public.event TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
@@ -1496,6 +1533,8 @@ ALTER TABLE public.contact ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.domain ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.domain_key ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.ended ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.event ENABLE ROW LEVEL SECURITY;
@@ -1509,6 +1548,8 @@ CREATE POLICY every_site ON public.broadcast TO gateway_dispatch USING (true) WI
 CREATE POLICY every_site ON public.contact TO gateway_dispatch USING (true) WITH CHECK (true);
 
 CREATE POLICY every_site ON public.domain TO gateway_dispatch USING (true) WITH CHECK (true);
+
+CREATE POLICY every_site ON public.domain_key TO gateway_dispatch USING (true) WITH CHECK (true);
 
 CREATE POLICY every_site ON public.ended TO gateway_dispatch USING (true) WITH CHECK (true);
 
@@ -1593,6 +1634,12 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.domain TO gateway_api;
 
 GRANT ALL ON SEQUENCE public.domain_id_seq TO gateway_api;
 GRANT ALL ON SEQUENCE public.domain_id_seq TO gateway_dispatch;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.domain_key TO gateway_api;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.domain_key TO gateway_dispatch;
+
+GRANT ALL ON SEQUENCE public.domain_key_id_seq TO gateway_api;
+GRANT ALL ON SEQUENCE public.domain_key_id_seq TO gateway_dispatch;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.domain_lane TO gateway_dispatch;
 GRANT SELECT ON TABLE public.domain_lane TO gateway_api;

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError, KeySealError
+from gateway.model.token import Purpose
 from gateway.mta.keys import (
     derive_key,
+    derive_ring,
     generate_rsa_key,
     load_or_create_master_key,
     public_key_txt,
@@ -46,6 +48,13 @@ def test_sealed_opens_only_as_it_was_sealed(secret: bytes, domain: str, data: st
 def test_one_key_per_purpose() -> None:
     assert len({derive_key(MASTER, purpose) for purpose in ("verp", "click", "dkim-seal")}) == 3
     assert derive_key(MASTER, "verp") == derive_key(MASTER, "verp")
+
+
+def test_every_purpose_and_key_id_has_a_secret_of_its_own() -> None:
+    rings = [derive_ring(MASTER, purpose, {1: 0, 2: 100}) for purpose in Purpose]
+    assert len({key.secret for ring in rings for key in ring.keys}) == 2 * len(Purpose)
+    assert [(key.id, key.since_day) for key in rings[0].keys] == [(2, 100), (1, 0)]
+    assert derive_ring(MASTER, Purpose.VERP).keys == rings[0].keys[1:]
 
 
 def test_the_master_key_is_made_once_and_kept_private(tmp_path: Path) -> None:

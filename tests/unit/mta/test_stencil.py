@@ -46,7 +46,9 @@ recipient = st.lists(texts, min_size=SLOTS, max_size=SLOTS)
 
 def filled(content: MailContent, values: list[str]) -> tuple[bytes, bytes]:
     """The message, and that its signed form is what the whole message's would be."""
-    stencil = Stencil(content, boundary="=_" + secrets.token_hex(12), slots=SLOTS)  # nobody can guess it
+    stencil = Stencil(
+        content, boundary="=_" + secrets.token_hex(12), rooms=[100] * SLOTS
+    )  # nobody can guess it
     got = stencil.fill(to="b@example.net", date=DATE, message_id="1@example.org", values=values)
     assert got.form == signed_form(got.message)
     again = stencil.fill(to="b@example.net", date=DATE, message_id="1@example.org", values=values)
@@ -116,7 +118,7 @@ def test_plain_recipients_share_a_7bit_text_and_others_get_quoted_printable() ->
     content = MailContent(
         sender="a@example.org", subject="Hi", text=("Dear ", 0, ",\n"), html=("<p>", 0, "</p>")
     )
-    stencil = Stencil(content, boundary=BOUNDARY, slots=1)
+    stencil = Stencil(content, boundary=BOUNDARY, rooms=[100])
     for name, encoding in (
         ("Ann", b"7bit"),
         ("Zoë", b"quoted-printable"),
@@ -127,7 +129,7 @@ def test_plain_recipients_share_a_7bit_text_and_others_get_quoted_printable() ->
         assert message.count(b"Content-Transfer-Encoding: " + encoding) == 2
     assert is_plain("a=b")
     assert not is_plain("a  b")
-    assert TextPart(("用" * 50, 0), "/text").base64
+    assert TextPart(("用" * 50, 0), "/text", [100]).base64
 
 
 def test_text_html_an_image_and_two_files_stand_where_readers_look_for_them() -> None:
@@ -191,7 +193,7 @@ def test_a_file_that_cannot_come_along_names_its_field(change: dict[str, str], p
 
 def test_a_subject_of_one_recipient_cannot_become_a_header() -> None:
     stencil = Stencil(
-        MailContent(sender="a@example.org", subject=("Hi ", 0), text="-"), boundary=BOUNDARY, slots=1
+        MailContent(sender="a@example.org", subject=("Hi ", 0), text="-"), boundary=BOUNDARY, rooms=[100]
     )
     with pytest.raises(Invalid, match="control"):
         stencil.fill(to="b@example.net", date=DATE, message_id="1@x", values=["x\r\nBcc: y@example.com"])
