@@ -60,11 +60,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     content: Content = "personal"
     signing: Signing = "rsa"
     dispatchers: int = 1
+    tracked: bool = False
+    """Links and opens are tracked."""
     tls: bool = False
     """The receiver offers STARTTLS, and all mail must come over it."""
     delay_ms: float = 0.0
     """The receiver holds every group of replies back so long."""
-    dispatch: Mapping[str, int] = msgspec.field(default_factory=lambda: dict(_BUSY))
+    dispatch: Mapping[str, int | str] = msgspec.field(default_factory=lambda: dict(_BUSY))
     """Keys of the gateway's `[dispatch]` that are not as by default."""
     limits: Limits = _LIMITS
     ratio_at_most: float | None = None
@@ -108,8 +110,14 @@ SCENARIOS: Final = (
         messages=4_000,
         warm_up=500,
     ),
+    Scenario(name="tracked", about="the headline with its links and opens tracked", tracked=True),
     Scenario(name="two-dispatchers", about="the headline over two dispatchers", dispatchers=2),
-    Scenario(name="starttls", about="the headline to a receiver that offers STARTTLS", tls=True),
+    Scenario(
+        name="starttls",
+        about="the headline to a receiver that offers STARTTLS",
+        tls=True,
+        dispatch={**_BUSY, "tls": "require"},
+    ),
     Scenario(
         name=UNDELAYED,
         about="the headline over 200 connections of 20 messages each",

@@ -35,6 +35,7 @@ from gateway.store.pool import connect
 from gateway.store.sites import issue_key
 
 CLIENTS: Final = 4
+TRACK_URL: Final = "https://click.site.test"
 _TIMEOUT_S: Final = 300.0
 _TIMED_EVERY_S: Final = 1.0
 _LAST: Final = 200
@@ -88,20 +89,21 @@ class _Spent(NamedTuple):
 
 
 async def measure_scenario(own: Stage, name: str, scenario: Scenario) -> Run:
-    """One run on a fresh database `name`. Raises CannotSign; RuntimeError when it failed, or the books do not balance."""
-    extra = sections(scenario.signing)
+    """One run on a fresh database `name`. Raises RuntimeError when it failed, or the books do not balance."""
+    data_dir = own.folder / name
+    data_dir.mkdir()
     dsn = await own.database(name)
     connection = await connect(dsn, application_name="bench")
     try:
         async with sink(own.folder, name=name, tls=scenario.tls, delay_ms=scenario.delay_ms) as receiver:
             config = own.config(
                 route=receiver.route,
-                database={"data_dir": str(own.folder / name)},
+                database={"data_dir": str(data_dir)},
                 api={"port": _free_port()},
                 dispatch=scenario.dispatch,
-                **extra,
+                track={"url": TRACK_URL if scenario.tracked else ""},
+                **sections(scenario.signing, data_dir),
             )
-            config.data_dir.mkdir()
             await prepare(connection, config, scenario.signing)
             _, key = await issue_key(connection, SITE, "bench", ["send"])
             throttles = shaping(scenario.limits)

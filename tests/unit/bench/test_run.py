@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -8,6 +10,7 @@ from bench.load.scenario import ALGORITHMS, DELAYED, HEADLINE, SCENARIOS, UNDELA
 from bench.load.signing import sections
 from bench.load.way import Run
 from gateway.config import Config
+from gateway.dispatch.content import platform_signer
 
 BY_NAME = {one.name: one for one in SCENARIOS}
 
@@ -109,5 +112,12 @@ def test_the_settings_of_a_scenario_go_into_a_result() -> None:
     )
 
 
-def test_one_rsa_key_needs_nothing_beside_the_defaults() -> None:
-    assert sections("rsa") == {}
+def test_one_rsa_key_needs_nothing_beside_the_defaults(tmp_path: Path) -> None:
+    assert sections("rsa", tmp_path) == {}
+
+
+def test_the_platforms_key_is_made_where_the_config_names_it(tmp_path: Path) -> None:
+    config = msgspec.convert(sections("rsa+rsa", tmp_path), type=Config)
+    signer = platform_signer(config.mail)
+    assert signer is not None
+    assert signer.algorithm == "rsa-sha256"
