@@ -55,9 +55,10 @@ def main(argv: list[str] | None = None) -> int:
             name, Options(quick=args.quick, runs=args.runs or (2 if args.quick else 5), only=args.only)
         )
         if not args.quick and not args.no_save and not args.only:
-            paths = [report.save(result), *(latest.write() if name in latest.SOURCES else ())]
-            for path in paths:
-                print(f"written: {path.relative_to(report.ROOT)}", file=sys.stderr)
+            path = report.save(result)
+            print(f"written: {path.relative_to(report.ROOT)}", file=sys.stderr)
+            if name in latest.SOURCES:
+                _plot()
         if args.json:
             print(msgspec.json.encode(result).decode(), flush=True)
         else:
@@ -103,8 +104,8 @@ def _measure(name: str, options: Options) -> Result:
 def _plot() -> int:
     try:
         written = latest.write()
-    except FileNotFoundError:
-        print("there is no bench/results/run.json yet; `python -m bench run` writes it", file=sys.stderr)
+    except latest.CannotMake as error:
+        print(f"latest.json is not written: {error}", file=sys.stderr)
         return 1
     for path in written:
         print(f"written: {path.relative_to(report.ROOT)}", file=sys.stderr)

@@ -21,6 +21,10 @@ NAME: Final = "latest"
 _AGAINST: Final = "messages per CPU-second, gateway : "
 
 
+class CannotMake(Exception):
+    """There are no results that the file could be made from; says why, and what writes them."""
+
+
 class Spread(msgspec.Struct, frozen=True):
     """One number over the runs."""
 
@@ -71,7 +75,13 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_results(result: Result, peers: Result | None) -> Latest:
-    """Make the file's content from a result of `run`, and one of `peers`. A scenario that failed is left out."""
+    """Make the file's content from a result of `run`, and one of `peers`. A scenario that failed is left out.
+
+    Raises:
+        CannotMake: the result is one from before there were scenarios.
+    """
+    if "scenarios" not in result.settings:
+        raise CannotMake("run.json knows no scenarios yet; `python -m bench run` writes it anew")
     runs = [
         _scenario_run(one, result)
         for one in result.settings["scenarios"]
@@ -107,9 +117,9 @@ def write(folder: Path = RESULTS) -> list[Path]:
     """Write latest.json and latest.svg from the results in `folder`; where they are.
 
     Raises:
-        FileNotFoundError: there is no result of `run`.
+        CannotMake: there is no result of `run`, or what is there is none.
     """
-    found = _made(folder)
+    found = from_results(*_sources(folder))
     paths = [folder / f"{NAME}.json", folder / f"{NAME}.svg"]
     paths[0].write_bytes(_encode(found))
     paths[1].write_text(plot.svg(bars(found), found.rsa2048_sign_ms), encoding="utf-8")
@@ -142,13 +152,11 @@ def check(folder: Path = RESULTS, root: Path = ROOT) -> list[tuple[str, str]]:
 
 def _why_stale(path: Path, folder: Path, root: Path) -> str:
     try:
-        made = _made(folder)
-    except FileNotFoundError:
-        return "there is no run.json that it could be made from"
-    except msgspec.MsgspecError as error:
-        return f"what it is made from is not a result file: {error}"
+        results = _sources(folder)
+        made = from_results(*results)
+    except CannotMake as error:
+        return str(error)
     now = report.fingerprint(root)
-    results = _sources(folder)
     for name, result in zip(SOURCES, results, strict=True):
         if result is not None and (why := report.why_stale(result, now)):
             return f"{name}.json is: {why}"
@@ -158,12 +166,17 @@ def _why_stale(path: Path, folder: Path, root: Path) -> str:
 
 
 def _sources(folder: Path) -> tuple[Result, Result | None]:
-    peers = folder / "peers.json"
-    return report.read(folder / "run.json"), report.read(peers) if peers.exists() else None
+    run, peers = (_read(folder / f"{name}.json") for name in SOURCES)
+    if run is None:
+        raise CannotMake("there is no run.json yet; `python -m bench run` writes it")
+    return run, peers
 
 
-def _made(folder: Path) -> Latest:
-    return from_results(*_sources(folder))
+def _read(path: Path) -> Result | None:
+    try:
+        return report.read(path) if path.exists() else None
+    except msgspec.MsgspecError as error:
+        raise CannotMake(f"{path.name} is not a result file: {error}") from error
 
 
 def _encode(found: Latest) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -314,6 +315,27 @@ async def dispatching(connection: asyncpg.Connection, children: Sequence[Child],
         return await connection.fetchval("select count(*) from incarnation where counter > 1") >= count
 
     await until(met, children, f"{count} dispatchers")
+
+
+async def listening(port: int, children: Sequence[Child]) -> None:
+    """Wait until somebody listens on a port of this machine."""
+
+    async def met() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await until(met, children, f"port {port} to be listened on")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody had a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Sink:

@@ -20,7 +20,7 @@ RECIPIENTS: Final = 500
 ITEMS: Final = 50
 """Messages of a request in which each has its own content: 0.7 MB at 14 kB each."""
 LINKS: Final = 10
-OVERHEAD_BYTES: Final = 1_600
+OVERHEAD_BYTES: Final = 1_450
 """What a message has on the wire beside its HTML part: header with List-Unsubscribe, signature, text part, and the edges between parts."""
 HTML_BYTES: Final = 14_000 - OVERHEAD_BYTES
 """HTML part of a message of 14 kB on the wire."""

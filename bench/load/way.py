@@ -12,7 +12,6 @@ At the end the books are compared with the receiver's ledger, delivery by delive
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -29,7 +28,20 @@ from bench.load.letter import Request, requests
 from bench.load.rsa import SignatureTimer
 from bench.load.scenario import ALGORITHMS, Scenario
 from bench.load.signing import prepare, sections
-from bench.stage import SITE, Child, Sink, Stage, child, dispatching, ended, shaping, sink, until
+from bench.stage import (
+    SITE,
+    Child,
+    Sink,
+    Stage,
+    child,
+    dispatching,
+    ended,
+    free_port,
+    listening,
+    shaping,
+    sink,
+    until,
+)
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key
@@ -99,7 +111,7 @@ async def measure_scenario(own: Stage, name: str, scenario: Scenario) -> Run:
             config = own.config(
                 route=receiver.route,
                 database={"data_dir": str(data_dir)},
-                api={"port": _free_port()},
+                api={"port": free_port()},
                 dispatch=scenario.dispatch,
                 track={"url": TRACK_URL if scenario.tracked else ""},
                 **sections(scenario.signing, data_dir),
@@ -114,7 +126,7 @@ async def measure_scenario(own: Stage, name: str, scenario: Scenario) -> Run:
                 ]
                 await dispatching(connection, children, scenario.dispatchers)
                 door = _Door(config.api.port, key)
-                await door.opens(children)
+                await listening(config.api.port, children)
                 run = await _sent(own, connection, receiver, children, door, scenario)
             books = await _books(connection)
             left = await connection.fetchval("select count(*) from queue")
@@ -191,19 +203,6 @@ class _Door:
     def __init__(self, port: int, key: str) -> None:
         self._port, self._key = port, key
 
-    async def opens(self, children: Sequence[Child]) -> None:
-        """Wait until it listens."""
-
-        async def met() -> bool:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except OSError:
-                return False
-            writer.close()
-            return True
-
-        await until(met, children, "the API to listen")
-
     async def hand_in(self, wanted: Sequence[Request]) -> None:
         """Send the requests over some connections. Raises RuntimeError with the first that was not answered with 202."""
         load = Load([post("/v1/messages", self._key, one.body) for one in wanted], most=len(wanted))
@@ -259,9 +258,3 @@ def _connections(port: int) -> int:
     with open("/proc/net/tcp", encoding="ascii") as lines:
         rows = [line.split() for line in lines][1:]
     return sum(row[1].endswith(wanted) and row[3] == "01" for row in rows)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

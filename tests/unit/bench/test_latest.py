@@ -96,5 +96,9 @@ def test_it_is_stale_when_its_sources_say_something_else(root: Path) -> None:
 
 
 def test_there_is_nothing_to_write_without_a_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(latest.CannotMake, match=r"no run\.json"):
+        latest.write(tmp_path)
+    before_there_were_scenarios = msgspec.structs.replace(of_run(), settings={"messages": 10_000})
+    report.save(before_there_were_scenarios, tmp_path)
+    with pytest.raises(latest.CannotMake, match="no scenarios"):
         latest.write(tmp_path)

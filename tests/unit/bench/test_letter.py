@@ -20,7 +20,7 @@ from bench.load.letter import (
 from bench.load.scenario import SCENARIOS, Scenario
 from gateway.mta.mime import MailContent, build, dot_stuff
 
-SIGNED_BYTES = 1_050
+SIGNED_BYTES = 950
 """Signature, Feedback-ID, List-Unsubscribe and X-Gateway-Delivery."""
 
 
