@@ -27,13 +27,31 @@ class Usage(NamedTuple):
     parent: int
     own_s: float
     inherited_s: float
+    kernel_s: float
+    """The part of both that the kernel used for it."""
+    program: str
+
+
+class TreeUsage(NamedTuple):
+    """A group of processes: what it used, the kernel's part of that, and by program what its living processes used."""
+
+    total_s: float
+    kernel_s: float
+    by_program_s: dict[str, float]
 
 
 def read_usage(stat: str) -> Usage:
-    """The usage in the text of /proc/PID/stat (proc(5): fields 4 and 14 to 17). The name may hold anything, even ")"."""
-    fields = stat.rpartition(")")[2].split()
+    """The usage in the text of /proc/PID/stat (proc(5): fields 2, 4 and 14 to 17). The name may hold anything, even ")"."""
+    head, _, tail = stat.rpartition(")")
+    fields = tail.split()
     user, system, waited_user, waited_system = (int(field) for field in fields[11:15])
-    return Usage(int(fields[1]), (user + system) * CLOCK_TICK_S, (waited_user + waited_system) * CLOCK_TICK_S)
+    return Usage(
+        parent=int(fields[1]),
+        own_s=(user + system) * CLOCK_TICK_S,
+        inherited_s=(waited_user + waited_system) * CLOCK_TICK_S,
+        kernel_s=(system + waited_system) * CLOCK_TICK_S,
+        program=head.partition("(")[2],
+    )
 
 
 def process_cpu_s(pid: int) -> float:
@@ -49,24 +67,19 @@ def tree_cpu_s(root: int, *, without: Collection[int] = ()) -> float:
         root: process id; it must be alive.
         without: living processes of the tree that are left out (a backend that only made the load).
     """
-    for _ in range(_TRIES):
-        before = _usage(root)
-        living = _snapshot()
-        after = _usage(root)
-        if before is None or after is None:
-            raise ProcessLookupError(f"process {root} is gone: its CPU time cannot be read any more")
-        if before.inherited_s == after.inherited_s:
-            break
-    children: dict[int, list[int]] = defaultdict(list)
-    for pid, usage in living.items():
-        children[usage.parent].append(pid)
-    total, pending = 0.0, [root]
-    while pending:
-        pid = pending.pop()
-        pending += children[pid]
-        usage = after if pid == root else living[pid]
-        total += usage.inherited_s + (0.0 if pid in without else usage.own_s)
-    return total
+    return sum(
+        usage.inherited_s + (0.0 if pid in without else usage.own_s) for pid, usage in _tree(root).items()
+    )
+
+
+def tree_usage(root: int) -> TreeUsage:
+    """What `root` and all its descendants used, the ended ones included, and where it went. `root` must be alive."""
+    by_program: defaultdict[str, float] = defaultdict(float)
+    usages = _tree(root).values()
+    for usage in usages:
+        by_program[usage.program] += usage.own_s
+    total_s = sum(usage.own_s + usage.inherited_s for usage in usages)
+    return TreeUsage(total_s, sum(usage.kernel_s for usage in usages), dict(by_program))
 
 
 def waited_s(pid: int) -> float:
@@ -83,6 +96,27 @@ def peak_rss_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _tree(root: int) -> dict[int, Usage]:
+    """The living processes of a tree, read while none of the root's children ended."""
+    for _ in range(_TRIES):
+        before = _usage(root)
+        living = _snapshot()
+        after = _usage(root)
+        if before is None or after is None:
+            raise ProcessLookupError(f"process {root} is gone: its CPU time cannot be read any more")
+        if before.inherited_s == after.inherited_s:
+            break
+    children: dict[int, list[int]] = defaultdict(list)
+    for pid, usage in living.items():
+        children[usage.parent].append(pid)
+    found, pending = {root: after}, children[root]
+    while pending:
+        pid = pending.pop()
+        found[pid] = living[pid]
+        pending += children[pid]
+    return found
 
 
 def _snapshot() -> dict[int, Usage]:

@@ -14,11 +14,11 @@ import msgspec
 from bench import plot, report
 from bench.load import run as whole_way
 from bench.load.run import quantity
+from bench.peers import PeerSummary, peers_summary
 from bench.report import RESULTS, ROOT, Figure, Machine, Result
 
 SOURCES: Final = ("run", "peers")
 NAME: Final = "latest"
-_AGAINST: Final = "messages per CPU-second, gateway : "
 
 
 class CannotMake(Exception):
@@ -55,14 +55,6 @@ class ScenarioRun(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_mb: Spread
 
 
-class Peer(msgspec.Struct, frozen=True):
-    """Another program: its CPU a message, and how many times the gateway's messages per CPU-second are its own."""
-
-    name: str
-    cpu_ms_per_message: float
-    ratio: float
-
-
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
     """The file."""
 
@@ -71,7 +63,7 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     rsa2048_sign_ms: float
     runs: list[ScenarioRun]
-    peers: list[Peer]
+    peers: list[PeerSummary]
 
 
 def from_results(result: Result, peers: Result | None) -> Latest:
@@ -100,17 +92,8 @@ def from_results(result: Result, peers: Result | None) -> Latest:
         },
         rsa2048_sign_ms=min(rsa, default=0.0),
         runs=runs,
-        peers=peers_of(peers) if peers else [],
+        peers=peers_summary(peers) if peers else [],
     )
-
-
-def peers_of(result: Result) -> list[Peer]:
-    """The peers of a result of `python -m bench peers`."""
-    names = [name.removeprefix(_AGAINST) for name in result.figures if name.startswith(_AGAINST)]
-    return [
-        Peer(name, result.figures[f"CPU of {name}"].median, result.figures[_AGAINST + name].median)
-        for name in names
-    ]
 
 
 def write(folder: Path = RESULTS) -> list[Path]:

@@ -8,6 +8,10 @@ import time
 import msgspec
 
 
+class CannotMeasure(Exception):
+    """A benchmark cannot run on this machine: says what is missing, and how to get it."""
+
+
 class Options(msgspec.Struct, frozen=True):
     """`quick`: a small run that shows that it works; `runs`: how many are measured, after the warm-up; `only`: one scenario."""
 

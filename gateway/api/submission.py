@@ -22,7 +22,7 @@ from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, decode
 from gateway.model.stream import Stream
 from gateway.mta.header import split_mailbox
-from gateway.mta.mime import MailContent, build
+from gateway.mta.mime import Attachment, MailContent, Stencil, build, pack_attachments
 from gateway.store.intake import Deliveries, Submission
 
 RECIPIENTS_LIMIT: Final = 1_000
@@ -36,6 +36,8 @@ INLINE: Final = "inline"
 _VARIABLES_LIMIT: Final = 65_536
 _AHEAD_LIMIT: Final = timedelta(days=90)
 _HEADERS_LIMIT: Final = 50
+_ATTACHMENTS_LIMIT: Final = 20
+_ATTACHED_LIMIT_BYTES: Final = 10 * 2**20
 _ANY_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 Variables = dict[str, Any]
@@ -52,6 +54,16 @@ class RecipientBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=
 Recipients = Annotated[list[str | RecipientBody], Meta(min_length=1, max_length=RECIPIENTS_LIMIT)]
 
 
+class AttachmentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that comes along. With a `content_id` it is shown in the HTML, where `cid:…` names it."""
+
+    filename: str
+    content_type: str
+    content: bytes
+    """In base64."""
+    content_id: str = ""
+
+
 class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sender": "from"}):
     """A message: its own content, or a template. Own content goes out as it stands, or, with variables, as Liquid."""
 
@@ -64,6 +76,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     """Id of a template, instead of subject, html and text."""
     variables: Variables = {}
     reply_to: str | Mailbox = ""
+    attachments: Annotated[list[AttachmentBody], Meta(max_length=_ATTACHMENTS_LIMIT)] = []
     headers: Annotated[dict[str, str], Meta(max_length=_HEADERS_LIMIT)] = {}
     stream: Stream = Stream.TRANSACTIONAL
     send_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
@@ -105,6 +118,8 @@ def check(item: MessageBody, now: datetime, expiry: ExpiryConfig) -> Checked:
             raise Invalid([("/template", "a template brings subject, html and text; expected it or them")])
         template_id = decode(Prefix.TEMPLATE, item.template, "/template")
     _check_headers(item.headers)
+    if item.attachments:
+        _check_attachments(item.attachments)
     due_at, expires_at = _times(item, now, expiry)
     given = item.to if isinstance(item.to, list) else [item.to]
     recipients, domains = _addresses(given, "/to" if item.to is not given else None)
@@ -142,6 +157,20 @@ def submission(checked: Checked, content: Content, domain_id: int) -> Submission
         reply_to=read_mailbox(item.reply_to, "/reply_to").mailbox if item.reply_to else "",
         headers=msgspec.json.encode(item.headers).decode() if item.headers else "{}",
         template=content.template,
+        attachments=pack_attachments(_attachments(item.attachments)) if item.attachments else b"",
+    )
+
+
+def _attachments(given: Sequence[AttachmentBody]) -> tuple[Attachment, ...]:
+    return tuple(Attachment(one.filename, one.content_type, one.content, one.content_id) for one in given)
+
+
+def _check_attachments(given: Sequence[AttachmentBody]) -> None:
+    if sum(len(one.content) for one in given) > _ATTACHED_LIMIT_BYTES:
+        raise Invalid([("/attachments", f"at most {_ATTACHED_LIMIT_BYTES} bytes in all")])
+    # Built once for nothing, as headers are: it names what cannot go into a message.
+    Stencil(
+        MailContent(sender="a@a.example", subject="", text="-", attachments=_attachments(given)), boundary="-"
     )
 
 

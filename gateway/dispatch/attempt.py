@@ -120,7 +120,9 @@ class AttemptMaker:
         asked = self._contents.missing(message_ids)
         if asked:
             async with self._pool.acquire() as connection:
-                self._contents.add(asked, await self._queue.messages(connection, asked))
+                rows = await self._queue.messages(connection, asked)
+            self._contents.trim()
+            self._contents.add(asked, rows)
 
     async def send(self, delivery: Leased, session: Session) -> Disposition | None:
         """Make one attempt on an open session and record what it came to; None when it could not be begun."""

@@ -29,12 +29,13 @@ from gateway.model.token import Purpose, day_of
 from gateway.mta.body import PLAIN_LIMIT
 from gateway.mta.keys import derive_key, derive_ring, unseal
 from gateway.mta.list_headers import feedback_id
-from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff, unsubscribe_value
+from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff, unpack_attachments, unsubscribe_value
 from gateway.mta.sign import Algorithm, Signer
 from gateway.mta.verp import local_part
 from gateway.mta.wire import Mail
 
 CACHED_MESSAGES: Final = 2_000
+CACHED_BYTES: Final = 48 * 2**20
 CACHED_SIGNERS: Final = 5_000
 _DAY_S: Final = 86_400
 _NO_VALUES: Final[list[str]] = []
@@ -70,6 +71,7 @@ class Message(msgspec.Struct, frozen=True):
     boundary: str
     signers: tuple[Signer, ...]
     marketing: bool
+    size_bytes: int
     plan: LinkPlan | None
     tracked: Tracked | None
 
@@ -153,13 +155,17 @@ class Contents:
                 self._messages[message_id] = Unsendable(str(error), for_good=isinstance(error, TemplateError))
 
     def trim(self) -> None:
-        """Drop the least used messages beyond the bound, and those that a later look may mend. Call it between claims."""
+        """Drop the least used messages beyond the bounds, and those that a later look may mend. Call it before more are added."""
         for message_id in [
             i for i, m in self._messages.items() if isinstance(m, Unsendable) and not m.for_good
         ]:
             del self._messages[message_id]
-        while len(self._messages) > CACHED_MESSAGES:
-            self._messages.popitem(last=False)
+        kept_bytes = sum(m.size_bytes for m in self._messages.values() if isinstance(m, Message))
+        while len(self._messages) > CACHED_MESSAGES or (
+            kept_bytes > CACHED_BYTES and len(self._messages) > 1
+        ):
+            _, gone = self._messages.popitem(last=False)
+            kept_bytes -= gone.size_bytes if isinstance(gone, Message) else 0
         while len(self._signers) > CACHED_SIGNERS:
             self._signers.popitem(last=False)
 
@@ -287,6 +293,7 @@ class Contents:
                 *headers.items(), feedback_id(row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id),
             ),
             fields=_MARKETING_FIELDS if marketing else _FIELDS,
+            attachments=unpack_attachments(row["attachments"]),
         )  # fmt: skip
         # Nobody who writes content can guess the boundary, so none can write it into a part.
         mark = blake2b(row["id"].to_bytes(8), key=self._boundary_key, digest_size=12).hexdigest()
@@ -302,9 +309,15 @@ class Contents:
             except Invalid as error:
                 raise Unsendable(str(error), for_good=True) from error
         return Message(
-            content=content, stencil=stencil, template=template, boundary=boundary, signers=tuple(signers), marketing=marketing,
+            content=content, stencil=stencil, template=template, boundary=boundary, signers=tuple(signers), marketing=marketing, size_bytes=_size_bytes(content, row),
             plan=plan, tracked=tracked,
         )  # fmt: skip
+
+
+def _size_bytes(content: MailContent, row: Mapping[str, Any]) -> int:
+    """About what a message takes in memory: its text as it came, in pieces and encoded; its files in base64."""
+    text = len(row["subject"]) + len(row["html"]) + len(row["text"])
+    return 2_000 + 4 * text + sum(2 * len(file.data) for file in content.attachments)
 
 
 def _plain(part: tuple[str | int, ...]) -> str | tuple[str | int, ...]:

@@ -67,6 +67,16 @@ class Attachment(msgspec.Struct, frozen=True):
     content_id: str = ""
 
 
+def pack_attachments(attachments: Sequence[Attachment]) -> bytes:
+    """Return files as one value, to be kept with a message; `unpack_attachments` reads it."""
+    return msgspec.msgpack.encode(attachments)
+
+
+def unpack_attachments(packed: bytes | None) -> tuple[Attachment, ...]:
+    """Return the files of a kept value; none for None."""
+    return msgspec.msgpack.decode(packed, type=tuple[Attachment, ...]) if packed else ()
+
+
 class MailContent(msgspec.Struct, frozen=True):
     """What recipients see. Mailboxes are `local@domain` or `Display Name <local@domain>`; texts are whole, or parts with slots."""
 
@@ -101,6 +111,7 @@ class _Layout(msgspec.Struct, frozen=True):
     body: tuple[bytes, ...]
     relaxed: tuple[bytes, ...] | None  # None: made from the whole
     body_gaps: tuple[tuple[int, int], ...]  # place in `body` → number of the value
+    quotes: bool  # some of them in quoted-printable
     static_body: bytes | None
     static_hash: bytes
     fragile: frozenset[int]
@@ -199,7 +210,7 @@ class Stencil:
 
     def _fill_body(self, layout: _Layout, values: Sequence[str], plain: bool) -> tuple[bytes, bytes]:
         filling = [value.encode() for value in values] if plain else [b""] * len(values)
-        filling += map(quoted_value, values)
+        filling += map(quoted_value, values) if layout.quotes else filling
         filling += [part.whole(values) for part in self._whole]
         pieces = list(layout.body)
         for place, number in layout.body_gaps:
@@ -240,7 +251,7 @@ class Stencil:
             names=signed_names_tag([names[place] for place in order]), body=body,
             # The end of a single part may be empty lines, which are left out: that is looked at each time.
             relaxed=None if not multipart else body if same else _with_gaps(encoded.relaxed)[0],
-            body_gaps=body_gaps, static_body=static,
+            body_gaps=body_gaps, quotes=any(number >= self._slots for _, number in body_gaps), static_body=static,
             static_hash=b"" if static is None else body_hash(relaxed_body(static)), fragile=encoded.fragile,
         )  # fmt: skip
 
@@ -367,6 +378,9 @@ def _lower_name(field: bytes) -> bytes:
 
 
 def _relaxed_field(field: bytes) -> bytes:
+    name, _, value = field.partition(b": ")
+    if b"\r\n" not in value[:-2] and b"  " not in value and b"\t" not in value and value[-3:-2] != b" ":
+        return name.lower() + b":" + value  # as all but folded ones are
     return b"".join([relaxed_header(name, value) + b"\r\n" for name, value in fields_of(field[:-2])])
 
 

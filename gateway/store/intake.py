@@ -51,7 +51,11 @@ class Deliveries(msgspec.Struct, frozen=True, gc=False):
 
 
 class Submission(msgspec.Struct, frozen=True, gc=False):
-    """One message, checked. `headers` is a JSON object; `template` names what the content was taken from, for people."""
+    """One message, checked.
+
+    `headers` is a JSON object; `template` names what the content was taken from, for people; `attachments` is what
+    `pack_attachments` gave.
+    """
 
     domain_id: int
     stream: Stream
@@ -63,6 +67,7 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
     reply_to: str = ""
     headers: str = "{}"
     template: str = ""
+    attachments: bytes = b""
 
 
 class Once(msgspec.Struct, frozen=True):
@@ -239,6 +244,7 @@ class Intake:
                     [m.text for m in messages],
                     [m.headers for m in messages],
                     [m.template for m in messages],
+                    [m.attachments for m in messages],
                     sum(len(m.deliveries.recipients) for m in messages if m.stream is Stream.TRANSACTIONAL),
                     *rows.columns,
                     len(requests) == 1,

@@ -7,7 +7,11 @@ from pathlib import Path
 from tests.support.fleet import BULK, TRANSACTIONAL, Fleet
 
 SETTINGS = {
-    "dispatch": {"lease_s": 1.5, "heartbeat_s": 0.2},
+    "dispatch": {
+        "lease_s": 1.5,
+        "heartbeat_s": 0.2,
+        "late_tolerance_ms": 60_000,
+    },  # nothing goes back as too late
     "doubt": {"transactional_wait_s": 0.2, "bulk_wait_s": 0.4},
 }
 

@@ -16,7 +16,7 @@ SELECT lane_id, flow_id FROM ensure_flows($1, $2::smallint, $3, $4);
 -- Stores messages with their deliveries and the answers to their requests; gives what a lone key had before, and the suppressed.
 SELECT replayed, body_hash, status, answer, suppressed
 FROM submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text[]::stream[], $11, $12, $13, $14, $15, $16, $17,
-            $18, $19, $20, $21, $22, $23, $24, $25, $26, $27);
+            $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28);
 
 -- name: accept_deliveries
 -- Accepts deliveries of site $1 and broadcast $2 with priority $3 at $4, in the caller's transaction; gives the places

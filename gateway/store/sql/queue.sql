@@ -71,7 +71,7 @@ update lane_state s set rate_per_s = n.rate, burst = n.burst, max_connections = 
 
 -- name: messages
 -- Content and sender of some messages, with the key of their domain.
-select m.id, m.site_id, (select b.id from broadcast b where b.message_id = m.id limit 1) as broadcast_id, m.stream::text as stream, m.sender, m.reply_to, m.subject, m.html, m.text, m.headers, m.template, m.domain_id,
+select m.id, m.site_id, (select b.id from broadcast b where b.message_id = m.id limit 1) as broadcast_id, m.stream::text as stream, m.sender, m.reply_to, m.subject, m.html, m.text, m.headers, m.template, m.attachments, m.domain_id,
        d.name as domain, d.selector, d.algorithm, d.private_key_sealed,
        (select coalesce(json_agg(json_build_object('selector', k.selector, 'algorithm', k.algorithm, 'sealed', translate(encode(k.private_key_sealed, 'base64'), E'\n', ''))
                                  order by k.id), '[]') from domain_key k where k.domain_id = d.id and k.signs)::text as further_keys

@@ -577,7 +577,7 @@ begin
         union all select 'quarantined', v_quarantined::bigint where v_quarantined > 0;
 end $$;
 
-CREATE FUNCTION public.submit(p_site integer, p_keys text[], p_hashes bytea[], p_statuses smallint[], p_answers bytea[], p_accepted timestamp with time zone, p_messages bigint[], p_key_of text[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], p_alone boolean, OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
+CREATE FUNCTION public.submit(p_site integer, p_keys text[], p_hashes bytea[], p_statuses smallint[], p_answers bytea[], p_accepted timestamp with time zone, p_messages bigint[], p_key_of text[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_attachments bytea[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], p_alone boolean, OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
@@ -600,10 +600,10 @@ begin
         replayed := false;
     end loop;
 
-    insert into message (id, site_id, domain_id, stream, sender, reply_to, subject, html, text, headers, template, created_at)
-    select m.id, p_site, m.domain, m.stream, m.sender, m.reply_to, m.subject, m.html, m.text, m.headers::jsonb, m.template, p_accepted
-      from unnest(p_messages, p_domains, p_streams, p_senders, p_reply_tos, p_subjects, p_htmls, p_texts, p_headers, p_templates)
-        as m(id, domain, stream, sender, reply_to, subject, html, text, headers, template);
+    insert into message (id, site_id, domain_id, stream, sender, reply_to, subject, html, text, headers, template, attachments, created_at)
+    select m.id, p_site, m.domain, m.stream, m.sender, m.reply_to, m.subject, m.html, m.text, m.headers::jsonb, m.template, nullif(m.attachments, ''), p_accepted
+      from unnest(p_messages, p_domains, p_streams, p_senders, p_reply_tos, p_subjects, p_htmls, p_texts, p_headers, p_templates, p_attachments)
+        as m(id, domain, stream, sender, reply_to, subject, html, text, headers, template, attachments);
 
     suppressed := '{}';
     if p_urgent in (0, v_all) then
@@ -1184,10 +1184,12 @@ CREATE TABLE public.message (
     text text DEFAULT ''::text NOT NULL,
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     template text DEFAULT ''::text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    attachments bytea
 );
 ALTER TABLE ONLY public.message ALTER COLUMN html SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.message ALTER COLUMN text SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.message ALTER COLUMN attachments SET STORAGE EXTERNAL;
 
 CREATE TABLE public.queue (
     id bigint NOT NULL,

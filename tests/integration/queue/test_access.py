@@ -37,6 +37,8 @@ async def world(bench: Bench) -> Bench:
             f"""
             INSERT INTO api_key (site_id, prefix, hash, scopes) VALUES ({site}, 'p{site}', sha256('x'), '{{}}');
             INSERT INTO domain (site_id, name, selector, private_key_sealed, public_key) VALUES ({site}, 's{site}.example', 's', '', '');
+            INSERT INTO domain_key (domain_id, site_id, selector, algorithm, private_key_sealed, public_key)
+                SELECT id, {site}, 't', 'rsa-sha256', '', '' FROM domain WHERE site_id = {site};
             INSERT INTO idempotency (site_id, key, body_hash) VALUES ({site}, 'k', '');
             INSERT INTO contact (site_id, email, domain) VALUES ({site}, 'a@b.example', 'b.example');
             INSERT INTO list (site_id, name) VALUES ({site}, 'l');

@@ -8,6 +8,7 @@ import pytest
 from bench import latest, report
 from bench.load.run import described, figures
 from bench.load.scenario import SCENARIOS
+from bench.peers import ALONE, SIGNED
 from bench.report import Code, Machine, Result, figure
 from tests.unit.bench.test_run import a_run
 
@@ -30,11 +31,10 @@ def of_run(fingerprint: str = "now") -> Result:
 
 
 def of_peers(fingerprint: str = "now") -> Result:
-    found = {
-        "messages per CPU-second, gateway : Postfix": figure([3.0, 4.0, 5.0], "times"),
-        "messages per CPU-second of Postfix": figure([300.0], "messages"),
-        "CPU of Postfix": figure([2.0, 2.5, 3.0], "ms a message"),
-    }
+    found = {}
+    for name in (SIGNED, ALONE):
+        found[f"messages per CPU-second, gateway : {name}"] = figure([3.0, 4.0, 5.0], "times")
+        found[f"CPU of {name}"] = figure([2.0, 2.5, 3.0], "ms a message")
     return result("peers", found, fingerprint)
 
 
@@ -49,7 +49,9 @@ def test_the_file_has_the_agreed_form() -> None:
     assert list(first["cpu_ms_per_message"]) == ["gateway", "postgres", "sink"]
     assert first["messages_per_s"] == {"median": 1_400.0, "min": 1_300.0, "max": 1_500.0}
     assert all(set(first[key]) == SPREAD for key in ("ratio_to_rsa", "peak_rss_mb"))
-    assert made["peers"] == [{"name": "Postfix", "cpu_ms_per_message": 2.5, "ratio": 4.0}]
+    assert made["peers"] == [
+        {"name": name, "cpu_ms_per_message": 2.5, "ratio": 4.0} for name in (SIGNED, ALONE)
+    ]
 
 
 def test_what_failed_is_left_out() -> None:

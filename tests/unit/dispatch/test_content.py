@@ -1,0 +1,71 @@
+"""What a dispatcher keeps of messages is bounded, however many and however large they are."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from gateway.config import Config
+from gateway.dispatch.content import CACHED_BYTES, CACHED_MESSAGES, Contents, names_of
+from gateway.mta.keys import generate_rsa_key, seal
+from gateway.mta.mime import Attachment, pack_attachments
+
+MASTER = b"k" * 32
+
+
+@cache
+def sealed() -> bytes:
+    return seal(generate_rsa_key(), MASTER, "a.example")
+
+
+def row(number: int, *, file_bytes: int = 0, verified: bool = True) -> dict[str, Any]:
+    files = (
+        pack_attachments([Attachment("f.bin", "application/octet-stream", b"x" * file_bytes)])
+        if file_bytes
+        else None
+    )
+    return {
+        "id": number, "site_id": 1, "broadcast_id": None, "stream": "transactional", "sender": "a@a.example", "reply_to": "", "subject": "s",
+        "html": "", "text": "t", "headers": None, "template": "", "attachments": files, "domain_id": 1, "domain": "a.example", "selector": "s1",
+        "algorithm": "rsa-sha256", "private_key_sealed": sealed() if verified else None, "further_keys": "[]",
+    }  # fmt: skip
+
+
+def load(contents: Contents, numbers: range, **options: Any) -> None:
+    asked = contents.missing(set(numbers))
+    contents.trim()
+    contents.add(asked, [row(number, **options) for number in asked])
+
+
+def kept(contents: Contents, numbers: range) -> set[int]:
+    return set(numbers) - set(contents.missing(set(numbers)))
+
+
+def test_the_least_used_of_many_messages_go() -> None:
+    contents = Contents(names_of(Config()), MASTER)
+    load(contents, range(1, CACHED_MESSAGES + 1))
+    contents.missing({1})  # used just now
+    load(contents, range(CACHED_MESSAGES + 1, CACHED_MESSAGES + 11))
+    load(contents, range(CACHED_MESSAGES + 11, CACHED_MESSAGES + 12))
+    left = kept(contents, range(1, CACHED_MESSAGES + 12))
+    assert len(left) == CACHED_MESSAGES + 1
+    assert 1 in left
+    assert not left & set(range(2, 12))
+
+
+def test_messages_with_large_files_are_few() -> None:
+    contents = Contents(names_of(Config()), MASTER)
+    for number in range(1, 40):
+        load(contents, range(number, number + 1), file_bytes=2**20)
+    assert 2**20 * 2 * len(kept(contents, range(1, 40))) <= CACHED_BYTES + 2 * 2**21
+
+
+@pytest.mark.parametrize("verified", [False])
+def test_what_may_be_mended_is_looked_at_again(verified: bool) -> None:
+    contents = Contents(names_of(Config()), MASTER)
+    load(contents, range(1, 2), verified=verified)
+    assert kept(contents, range(1, 2)) == {1}
+    load(contents, range(2, 3))
+    assert kept(contents, range(1, 2)) == set()
