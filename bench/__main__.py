@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 import uvloop
 
-from bench import report
+from bench import latest, report
+from bench.load.scenario import SCENARIOS, chosen
 from bench.options import CannotMeasure, Options, Progress
 from bench.report import Outcome, Result
 
@@ -47,20 +48,26 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     if args.name == "check":
         return _check()
+    if args.name == "plot":
+        return _plot()
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background has SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     names = list(BENCHES) if args.name == "all" else [args.name]
     missed = refused = False
     for name in names:
         try:
-            result = _measure(name, Options(quick=args.quick, runs=args.runs or (2 if args.quick else 5)))
+            result = _measure(
+                name, Options(quick=args.quick, runs=args.runs or (2 if args.quick else 5), only=args.only)
+            )
         except CannotMeasure as error:
             print(f"{name}: {error}", file=sys.stderr)
             refused = True
             continue
-        if not args.quick and not args.no_save:
+        if not args.quick and not args.no_save and not args.only:
             path = report.save(result)
             print(f"written: {path.relative_to(report.ROOT)}", file=sys.stderr)
+            if name in latest.SOURCES:
+                _plot()
         if args.json:
             print(msgspec.json.encode(result).decode(), flush=True)
         else:
@@ -83,6 +90,8 @@ def _measure(name: str, options: Options) -> Result:
     outcome = uvloop.run(bench(options, Progress()))
     moved = report.fingerprint() != code.fingerprint
     command = f"python -m bench {name}" + (" --quick" if options.quick else "")
+    if options.only:
+        command += f" --only {options.only}"
     if options.runs != (2 if options.quick else 5):
         command += f" --runs {options.runs}"
     return Result(
@@ -101,8 +110,19 @@ def _measure(name: str, options: Options) -> Result:
     )
 
 
+def _plot() -> int:
+    try:
+        written = latest.write()
+    except latest.CannotMake as error:
+        print(f"latest.json is not written: {error}", file=sys.stderr)
+        return 1
+    for path in written:
+        print(f"written: {path.relative_to(report.ROOT)}", file=sys.stderr)
+    return 0
+
+
 def _check() -> int:
-    found = report.check()
+    found = report.check() + latest.check()
     if not found:
         print("no results yet; `python -m bench all` writes them")
     for name, why in found:
@@ -116,7 +136,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m bench",
         description="Measure the gateway on this machine, over loopback, with a Postgres of its own.",
         epilog=f"benchmarks:\n{listed}\n  all        every one of them, which takes about an hour\n"
-        "  check      say which files of bench/results are stale\n\n"
+        "  check      say which files of bench/results are stale\n"
+        "  plot       write latest.json and latest.svg anew from run.json and peers.json\n\n"
         "example: python -m bench peers --runs 3 --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -124,7 +145,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "name",
         nargs="?",
         default="run",
-        choices=[*BENCHES, "all", "check"],
+        choices=[*BENCHES, "all", "check", "plot"],
         metavar="NAME",
         help="default: run",
     )
@@ -132,11 +153,23 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=int, help="measured runs, after the warm-up (default: 5; 2 with --quick)"
     )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="SCENARIO",
+        help=f"one scenario of run, which is not saved: {', '.join(one.name for one in SCENARIOS)}",
+    )
     parser.add_argument("--json", action="store_true", help="the result as a line of JSON on stdout")
     parser.add_argument("--no-save", action="store_true", help="do not write bench/results")
     args = parser.parse_args(argv)
     if args.runs is not None and not 1 <= args.runs <= 100:
         parser.error("--runs: say 1 to 100")
+    if args.only and args.name != "run":
+        parser.error(f"--only: there are scenarios in run alone, not in {args.name}")
+    try:
+        chosen(args.only)
+    except ValueError as error:
+        parser.error(f"--only: {error}")
     return args
 
 

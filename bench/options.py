@@ -13,10 +13,11 @@ class CannotMeasure(Exception):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`quick`: a small run that shows that it works; `runs`: how many are measured, after the warm-up."""
+    """`quick`: a small run that shows that it works; `runs`: how many are measured, after the warm-up; `only`: one scenario."""
 
     quick: bool = False
     runs: int = 5
+    only: str = ""
 
 
 class Progress:

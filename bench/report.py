@@ -25,6 +25,8 @@ ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
 
 _MEASURED: Final = ("gateway", "bench", "config")
+DERIVED: Final = frozenset({"latest"})
+"""Files beside the results that are made from them; `latest.py` says whether they still say the same."""
 _NOT_CODE: Final = ("bench/results/",)
 _NOT_CODE_SUFFIXES: Final = (".pyc", ".md")
 
@@ -188,7 +190,7 @@ def check(folder: Path = RESULTS, root: Path = ROOT) -> list[tuple[str, str]]:
     """Every result file by name, with why it is stale (empty: current)."""
     now = fingerprint(root)
     found: list[tuple[str, str]] = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for path in folder.glob("*.json") if path.stem not in DERIVED):
         try:
             found.append((path.stem, why_stale(read(path), now)))
         except msgspec.MsgspecError as error:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -316,6 +317,27 @@ async def dispatching(connection: asyncpg.Connection, children: Sequence[Child],
     await until(met, children, f"{count} dispatchers")
 
 
+async def listening(port: int, children: Sequence[Child]) -> None:
+    """Wait until somebody listens on a port of this machine."""
+
+    async def met() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await until(met, children, f"port {port} to be listened on")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody had a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Sink:
     """A receiver in a process of its own: `python -m bench.load.sink`."""
 
@@ -324,6 +346,8 @@ class Sink:
     ) -> None:
         self._process = process
         self.pid, self.port, self.ledger, self.times = process.pid, port, ledger, times
+        self.tls_sessions = 0  # this and the next: known once it has been stopped
+        self.signatures: list[str] = []  # algorithms of the last message's DKIM signatures
 
     @property
     def route(self) -> dict[str, object]:
@@ -338,16 +362,35 @@ class Sink:
     async def stop(self) -> None:
         """End it; what it logged is then complete."""
         if self._process.returncode is None:
+            assert self._process.stdout is not None
             self._process.terminate()
+            said = await self._process.stdout.read()
             await self._process.wait()
+            summary = json.loads(said) if said else {}
+            self.tls_sessions = summary.get("tls_sessions", 0)
+            self.signatures = summary.get("signatures", [])
 
 
 @asynccontextmanager
-async def sink(folder: Path, *, name: str = "sink", time_log: bool = False) -> AsyncGenerator[Sink]:
-    """Start a receiver that takes everything."""
+async def sink(
+    folder: Path, *, name: str = "sink", time_log: bool = False, tls: bool = False, delay_ms: float = 0.0
+) -> AsyncGenerator[Sink]:
+    """Start a receiver that takes everything; it may offer STARTTLS, and hold each group of replies back for a while."""
     ledger = folder / f"{name}.ledger"
     times = folder / f"{name}.times" if time_log else None
-    options = ["--ledger", str(ledger), "--world", "accept", "--parent-fd", "0"]
+    options = [
+        "--ledger",
+        str(ledger),
+        "--world",
+        "accept",
+        "--parent-fd",
+        "0",
+        "--json",
+        "--delay-ms",
+        str(delay_ms),
+    ]
+    if tls:
+        options.append("--tls")
     if times:
         options += ["--time-log", str(times)]
     process = await asyncio.create_subprocess_exec(

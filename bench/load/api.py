@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import socket
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -21,7 +20,7 @@ from bench import cpu
 from bench.load.http import Client, Load, post
 from bench.options import Options, Progress
 from bench.report import Figure, Outcome, figure
-from bench.stage import FROM_DOMAIN, SITE, Child, Stage, child, make_site, shaping, stage, until
+from bench.stage import FROM_DOMAIN, SITE, Stage, child, free_port, listening, make_site, shaping, stage
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key
@@ -106,13 +105,13 @@ async def _one(own: Stage, kind: Kind, seconds: float) -> Measured:
     dsn = await own.database(name)
     connection = await connect(dsn, application_name="bench")
     try:
-        config = own.config(api={"port": _free_port()}, database={"data_dir": str(own.folder / name)})
+        config = own.config(api={"port": free_port()}, database={"data_dir": str(own.folder / name)})
         config.data_dir.mkdir()
         await make_site(connection, config)
         _, key = await issue_key(connection, SITE, "bench", ["send"])
         load = Load([post("/v1/messages", key, body) for body in _bodies(kind)])
         async with child(Role.API, config, dsn, shaping(Limits())) as api:
-            await _listening(config.api.port, api)
+            await listening(config.api.port, [api])
             loop = asyncio.get_running_loop()
             clients = [
                 (await loop.create_connection(lambda: Client(load), "127.0.0.1", config.api.port))[1]
@@ -178,21 +177,3 @@ def _bodies(kind: Kind) -> Sequence[bytes]:
             )
         )
     return found
-
-
-async def _listening(port: int, api: Child) -> None:
-    async def met() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    await until(met, [api], "the API to listen")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,15 +15,17 @@ class Desk:
 
     ``hide`` keeps the first message that was taken and answered with 250 out of the lines: a ledger that lies by one.
     ``on_dot`` is told of every final dot: when it was received, and the domain of its message's first recipient.
+    ``last_head`` is the head of the last message whose content came whole, with the CRLF before it.
     """
 
-    __slots__ = ("_hide", "_lines", "_tries", "accepts", "on_dot", "world")
+    __slots__ = ("_hide", "_lines", "_tries", "accepts", "last_head", "on_dot", "world")
 
     def __init__(
         self, world: World, *, hide: bool = False, on_dot: Callable[[float, bytes], None] | None = None
     ) -> None:
         self.world = world
         self.accepts = 0
+        self.last_head = b""
         self.on_dot = on_dot
         self._hide = hide
         self._lines: list[bytes] = []

@@ -15,13 +15,22 @@ import msgspec
 
 
 class Load(msgspec.Struct):
-    """What all connections of one run share. Mutable: they count in it."""
+    """What all connections of one run share. Mutable: they count in it.
+
+    `most`: how many requests are sent in all; 0: one after another, again from the first, until `stopping`.
+    """
 
     requests: Sequence[bytes]
     latencies_s: list[float] = []
     first_errors: list[bytes] = []
     next: int = 0
     stopping: bool = False
+    most: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further request is to be sent."""
+        return self.stopping or 0 < self.most <= self.next
 
 
 def post(path: str, key: str, body: bytes) -> bytes:
@@ -55,7 +64,10 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
         self._transport = cast("asyncio.Transport", transport)
-        self._send()
+        if self._load.is_over:
+            self._transport.close()
+        else:
+            self._send()
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of an answer; when it is whole, count it and go on."""
@@ -76,7 +88,7 @@ class Client(asyncio.Protocol):
             load.first_errors.append(bytes(buffer[-500:]))
         buffer.clear()
         self._wanted = -1
-        if load.stopping:
+        if load.is_over:
             self._transport.close()
         else:
             self._send()

@@ -1,8 +1,8 @@
 """The server's side of one SMTP connection, without I/O: bytes in; replies, ledger lines and an ending out. Pure.
 
 Owns the grammar as far as a receiver of load needs it (RFC 5321; PIPELINING, RFC 2920; SIZE, RFC 1870; 8BITMIME, RFC
-6152; SMTPUTF8, RFC 6531; ENHANCEDSTATUSCODES, RFC 2034) and what each verdict of the world means for replies and
-ledger. Knows nothing of sockets, clocks and files.
+6152; SMTPUTF8, RFC 6531; ENHANCEDSTATUSCODES, RFC 2034; STARTTLS, RFC 3207) and what each verdict of the world means
+for replies and ledger. Knows nothing of sockets, clocks, files and TLS itself.
 
 The shell hands every received chunk to ``receive``, writes ``desk.take_lines()`` to the ledger, then
 ``take_replies()`` to the peer, and then does what ``ending`` and ``pause_s`` say.
@@ -13,6 +13,7 @@ head of the content is kept, for the two headers that the ledger wants.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import ClassVar, Final
@@ -30,6 +31,9 @@ _WELCOME: Final = (
     b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-SIZE %d\r\n250 ENHANCEDSTATUSCODES\r\n"
     % MAX_CONTENT_BYTES
 )
+_WELCOME_TO_TLS: Final = _WELCOME.replace(b"250-SIZE", b"250-STARTTLS\r\n250-SIZE")
+_FOLD: Final = re.compile(rb"\r\n[ \t]+")
+_SIGNATURE: Final = re.compile(rb"\r\ndkim-signature:(?:[^\r]*;)?\s*a=([^;\s]+)", re.IGNORECASE)
 
 
 class Ending(Enum):
@@ -38,19 +42,25 @@ class Ending(Enum):
     OPEN = 0
     CLOSE = 1  # FIN
     RESET = 2  # RST, after what was written had time to arrive
+    SECURE = 3  # TLS begins right behind the reply; then call secured()
 
 
 class Session:
-    """One connection. ``ehlo`` is the refusal that EHLO gets at this door, or empty for a welcome."""
+    """One connection.
+
+    ``ehlo`` is the refusal that EHLO gets at this door, or empty for a welcome. ``offers_tls``: STARTTLS is offered; who
+    does not want it may go on without.
+    """
 
     __slots__ = (
         "_answer", "_desk", "_ehlo", "_greeted", "_head", "_head_done", "_ids", "_in_content", "_in_mail", "_mute",
-        "_recipients", "_replies", "_rest", "_size", "_tail", "ending", "pause_s",
+        "_offers_tls", "_recipients", "_replies", "_rest", "_size", "_tail", "ending", "pause_s",
     )  # fmt: skip
 
-    def __init__(self, desk: Desk, ehlo: bytes = b"") -> None:
+    def __init__(self, desk: Desk, ehlo: bytes = b"", *, offers_tls: bool = False) -> None:
         self._desk = desk
         self._ehlo = ehlo
+        self._offers_tls = offers_tls
         self.ending = Ending.OPEN
         self.pause_s = 0.0  # above 0: call resume() after so long; until then input only piles up
         self._replies: list[bytes] = [b"220 sink ESMTP\r\n"]
@@ -71,6 +81,12 @@ class Session:
         self.pause_s = 0.0
         self._take(now, self._answer)
         self._run(now)
+
+    def secured(self) -> None:
+        """TLS has begun: the peer starts anew with EHLO, and is not offered it again (RFC 3207 §4.2)."""
+        self.ending = Ending.OPEN
+        self._offers_tls = self._greeted = False
+        self._reset()
 
     def lost(self, now: float) -> None:
         """The peer is gone. A message whose reply was still being held back had been taken: taken without a reply."""
@@ -111,17 +127,21 @@ class Session:
                 break
             self._command(data[at:end], now)
             at = end + 2
-        self._rest = data[at:]
+        # RFC 3207 §4.2: what came in plaintext behind STARTTLS is nobody's command.
+        self._rest = b"" if self.ending is Ending.SECURE else data[at:]
 
     def _say(self, reply: bytes) -> None:
         self._replies.append(reply + b"\r\n")
 
     def _command(self, line: bytes, now: float) -> None:
         command = self._COMMANDS.get(line[:4].upper()) if line[4:5] in b" " else None
-        if command is None:
-            self._say(b"500 5.5.1 unknown command")
-        else:
+        if command is not None:
             command(self, line, now)
+        elif self._offers_tls and line.upper() == b"STARTTLS":
+            self._say(b"220 2.0.0 go ahead")
+            self.ending = Ending.SECURE
+        else:
+            self._say(b"500 5.5.1 unknown command")
 
     def _hello(self, line: bytes, _now: float) -> None:
         self._reset()
@@ -132,7 +152,7 @@ class Session:
             self._say(b"250 sink")
         else:
             self._greeted = True
-            self._replies.append(_WELCOME)
+            self._replies.append(_WELCOME_TO_TLS if self._offers_tls else _WELCOME)
 
     def _mail(self, line: bytes, _now: float) -> None:
         if not self._greeted or self._in_mail:
@@ -223,6 +243,7 @@ class Session:
         if self._desk.on_dot is not None:
             self._desk.on_dot(now, self._recipients[0].rpartition(b"@")[2])
         self._ids = headers(self._head)
+        self._desk.last_head = self._head
         self.pause_s = self._answer.delay_s
         if not self.pause_s:
             self._take(now, self._answer)
@@ -273,6 +294,12 @@ def headers(head: bytes) -> tuple[bytes, bytes]:
     end = head.find(b"\r\n\r\n")
     section = head if end < 0 else head[: end + 2]
     return _header(section, b"\r\nMessage-ID:").strip(b"<>"), _header(section, b"\r\nX-Gateway-Delivery:")
+
+
+def algorithms(head: bytes) -> list[str]:
+    """The algorithm of each DKIM-Signature (RFC 6376 §3.5, ``a=``) in a ``head`` that begins with CRLF, in order."""
+    section = _FOLD.sub(b" ", head[: head.find(b"\r\n\r\n") + 2] if b"\r\n\r\n" in head else head)
+    return [name.decode("ascii", "replace") for name in _SIGNATURE.findall(section)]
 
 
 def _header(section: bytes, name: bytes) -> bytes:

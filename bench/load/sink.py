@@ -5,7 +5,7 @@ session judges it, the ledger's lines are written with one ``write()``, the repl
 ``gateway/``, and it ends when its parent does (PDEATHSIG on Linux; EOF on ``--parent-fd`` anywhere).
 
 Output: one line ``{"port": …, "pid": …}`` on stdout when it listens; a closing summary at its end, on stderr in
-words or with ``--json`` on stdout. Ended by SIGTERM or SIGINT. Exit status: 0, 1 when the ledger cannot be written,
+words or with ``--json`` on stdout: recipients taken, CPU, sessions over TLS, and how the last message was signed. Ended by SIGTERM or SIGINT. Exit status: 0, 1 when the ledger cannot be written,
 2 for a wrong argument.
 
 A sink that is restarted on an old ledger goes on with it, but has forgotten which recipients it had seen.
@@ -22,6 +22,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -29,8 +30,9 @@ from collections import deque
 from pathlib import Path
 from typing import Final, cast
 
+from bench.load.certificate import server_context
 from bench.load.desk import Desk
-from bench.load.session import Ending, Session
+from bench.load.session import Ending, Session, algorithms
 from bench.load.timelog import TimeLog
 from bench.load.world import World, WorldError, load, named
 
@@ -42,11 +44,16 @@ _BACKLOG: Final = 4096
 
 
 class Sink:
-    """What the connections share: the desk, the ledger's file, who is connected, and the wish to stop."""
+    """What the connections share: the desk, the ledger's file, who is connected, and the wish to stop.
 
-    def __init__(self, desk: Desk, ledger_fd: int, delay_s: float) -> None:
+    ``tls`` is what STARTTLS is answered with; None: it is not offered.
+    """
+
+    def __init__(self, desk: Desk, ledger_fd: int, delay_s: float, tls: ssl.SSLContext | None = None) -> None:
         self.desk = desk
         self.delay_s = delay_s
+        self.tls = tls
+        self.tls_sessions = 0
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.stopped: asyncio.Future[int] = self.loop.create_future()
@@ -75,10 +82,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, sink: Sink, ehlo: bytes) -> None:
         self._sink = sink
-        self._session = Session(sink.desk, ehlo)
+        self._session = Session(sink.desk, ehlo, offers_tls=sink.tls is not None)
         self._transport: asyncio.Transport | None = None
         self._outbox: deque[tuple[bytes, Ending]] = deque()  # replies that wait out --delay-ms
         self._timer: asyncio.TimerHandle | None = None
+        self._securing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
@@ -154,12 +162,30 @@ class Connection(asyncio.Protocol):
     def _send(self, replies: bytes, ending: Ending) -> None:
         if self._transport is None:
             return
+        if ending is Ending.SECURE:
+            self._securing = self._sink.loop.create_task(self._secure(self._transport, replies))
+            return
         if replies:
             self._transport.write(replies)
         if ending is Ending.CLOSE:
             self._transport.close()
         elif ending is Ending.RESET:
             self._sink.loop.call_later(_RESET_AFTER_S, self._reset)
+
+    async def _secure(self, transport: asyncio.Transport, replies: bytes) -> None:
+        sink = self._sink
+        assert sink.tls is not None
+        # In one step: were the loop to read between the two, it would take the peer's first TLS record for commands.
+        transport.write(replies)
+        try:
+            secured = await sink.loop.start_tls(transport, self, sink.tls, server_side=True)
+        except (OSError, TimeoutError):  # no handshake: an SSLError is an OSError
+            transport.abort()
+            return
+        if secured is not None:
+            self._transport = secured
+            self._session.secured()
+            sink.tls_sessions += 1
 
     def _reset(self) -> None:
         if self._transport is None:
@@ -176,7 +202,7 @@ async def serve(args: argparse.Namespace, world: World) -> int:
     times = TimeLog(args.time_log) if args.time_log else None
     desk = Desk(world, hide=args.hide, on_dot=times.dot if times else None)
     ledger_fd = os.open(args.ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sink = Sink(desk, ledger_fd, args.delay_ms / 1000)
+    sink = Sink(desk, ledger_fd, args.delay_ms / 1000, server_context("sink.test") if args.tls else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sink.stop)
     if args.parent_fd is not None:
@@ -199,7 +225,7 @@ async def serve(args: argparse.Namespace, world: World) -> int:
     if times is not None:
         times.close()
     os.close(ledger_fd)
-    _sum_up(desk, as_json=args.json)
+    _sum_up(sink, as_json=args.json)
     return status
 
 
@@ -230,13 +256,21 @@ def _watch_parent(fd: int, sink: Sink) -> None:
         sink.stop()
 
 
-def _sum_up(desk: Desk, *, as_json: bool) -> None:
+def _sum_up(sink: Sink, *, as_json: bool) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = used.ru_utime + used.ru_stime
+    cpu_s, accepts = used.ru_utime + used.ru_stime, sink.desk.accepts
+    signatures = algorithms(sink.desk.last_head)
     if as_json:
-        print(json.dumps({"accepts": desk.accepts, "cpu_s": round(cpu_s, 3)}), flush=True)
+        summary = {
+            "accepts": accepts,
+            "cpu_s": round(cpu_s, 3),
+            "tls_sessions": sink.tls_sessions,
+            "signatures": signatures,
+        }
+        print(json.dumps(summary), flush=True)
     else:
-        print(f"sink: took {desk.accepts:,} recipients with {cpu_s:.2f} s of CPU", file=sys.stderr)
+        over_tls = f", {sink.tls_sessions:,} sessions over TLS" if sink.tls else ""
+        print(f"sink: took {accepts:,} recipients with {cpu_s:.2f} s of CPU{over_tls}", file=sys.stderr)
 
 
 def _die_with_parent() -> None:
@@ -278,6 +312,9 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--delay-ms", type=float, default=0.0, help="hold every group of replies back so long"
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="offer STARTTLS, with a certificate that is made at the start"
     )
     parser.add_argument("--time-log", type=Path, help="file for the times of final dots (see timelog.py)")
     parser.add_argument("--parent-fd", type=int, help="end when this file descriptor of a pipe is at its end")

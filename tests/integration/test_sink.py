@@ -28,6 +28,7 @@ async def send(sink: SinkServer, recipient: str, number: int = 1) -> None:
         recipients=[recipient],
         hostname="127.0.0.1",
         port=sink.port,
+        start_tls=False,
         timeout=5,
     )
 
@@ -101,6 +102,34 @@ async def test_hang_never_replies(sink: SinkServer) -> None:
             timeout=0.3,
         )
     assert (await sink.wait_for_accepts(1)).unreplied == {"1@gw hang@x"}
+
+
+async def test_mail_over_starttls_is_counted(tmp_path: Path) -> None:
+    async with SinkServer(tmp_path, options=("--tls", "--json", "--delay-ms", "5")) as sink:
+        async with aiosmtplib.SMTP(
+            hostname="127.0.0.1", port=sink.port, start_tls=True, validate_certs=False
+        ) as client:
+            await client.sendmail("a@gw", ["ok@x"], message(1))
+        await send(sink, "ok@x", 2)  # in plaintext: nobody is made to
+        assert (await sink.wait_for_accepts(2)).replied == {"1@gw ok@x", "2@gw ok@x"}
+        summary = await sink.stop_and_read()
+    assert summary["accepts"] == 2
+    assert summary["tls_sessions"] == 1
+    assert summary["signatures"] == []
+
+
+async def test_a_handshake_that_fails_ends_the_connection(tmp_path: Path) -> None:
+    async with SinkServer(tmp_path, options=("--tls",)) as sink:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sink.port)
+        writer.write(b"EHLO me\r\n")
+        await reader.readuntil(b"250 ENHANCEDSTATUSCODES\r\n")
+        writer.write(b"STARTTLS\r\n")
+        assert (await reader.readline()).startswith(b"220 ")
+        writer.write(b"MAIL FROM:<a@gw>\r\n" * 10)
+        await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await send(sink, "ok@x")
+        assert (await sink.wait_for_accepts(1)).replied == {"1@gw ok@x"}
 
 
 async def test_hidden_message_fails_the_books(tmp_path: Path) -> None:

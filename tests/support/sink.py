@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bench.load.ledger import KeyBy, Ledger, read
 
@@ -91,6 +91,14 @@ class SinkServer:
         if process.returncode is None:
             process.terminate()
         return await self._end(process)
+
+    async def stop_and_read(self) -> dict[str, Any]:
+        """SIGTERM, and the closing summary of a sink that was started with ``--json``."""
+        process, self._process = self._running(), None
+        process.terminate()
+        async with asyncio.timeout(_STOP_S):
+            said, _ = await process.communicate()
+        return json.loads(said)
 
     async def kill(self) -> int:
         """SIGKILL and wait, as a crash of the receiver; the port stays known for a restart with ``start``."""

@@ -5,7 +5,6 @@ import importlib
 import pytest
 
 from bench.__main__ import BENCHES, main
-from bench.load.run import html
 from bench.load.urgent import _arrivals, _quantile
 from bench.micro.claim import contenders
 
@@ -16,7 +15,16 @@ def test_every_benchmark_is_there(name: str) -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["run", "--runs", "0"], ["run", "--runs", "many"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["run", "--runs", "0"],
+        ["run", "--runs", "many"],
+        ["run", "--only", "x"],
+        ["api", "--only", "headline"],
+    ],
+)
 def test_refuses_what_it_does_not_know(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -28,7 +36,7 @@ def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
-    assert all(name in told for name in [*BENCHES, "all", "check"])
+    assert all(name in told for name in [*BENCHES, "all", "check", "plot", "headline"])
 
 
 def test_every_contender_is_measured_against_one_of_its_own_width() -> None:
@@ -39,12 +47,6 @@ def test_every_contender_is_measured_against_one_of_its_own_width() -> None:
         if contender.base:
             base = by_name[contender.base]
             assert (base.lanes, base.backlog, base.stats) == (contender.lanes, 0, "fresh")
-
-
-def test_the_letter_has_its_size_and_its_links() -> None:
-    letter = html(11_000)
-    assert 9_000 < len(letter) < 12_500
-    assert letter.count("who={{ first_name }}") == 10
 
 
 def test_arrivals_are_the_first_accept_of_each_delivery() -> None:

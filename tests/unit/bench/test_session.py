@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.load.desk import Desk
 from bench.load.ledger import parse
-from bench.load.session import Ending, Session, headers
+from bench.load.session import Ending, Session, algorithms, headers
 from bench.load.world import named
 
 HELLO = b"EHLO me\r\n"
@@ -228,3 +228,46 @@ def test_byte_by_byte() -> None:
         + content(2)
     )
     assert play(*(stream[i : i + 1] for i in range(len(stream))))[:2] == play(stream)[:2]
+
+
+def test_starttls_is_taken_where_it_is_offered_and_begins_anew() -> None:
+    session = Session(Desk(named("accept")), offers_tls=True)
+    session.receive(HELLO, 0.0)
+    assert b"250-STARTTLS\r\n" in session.take_replies()
+    session.receive(b"STARTTLS\r\n" + envelope("injected@x"), 0.0)
+    assert session.take_replies().startswith(b"220 ")
+    assert session.ending is Ending.SECURE
+    session.secured()
+    session.receive(envelope("ok@x"), 0.0)
+    assert session.take_replies().startswith(b"503 ")  # EHLO has to be said again, and nothing was left over
+    session.receive(HELLO + envelope("ok@x"), 0.0)
+    replies = session.take_replies()
+    assert b"STARTTLS" not in replies
+    assert replies.endswith(b"354 go on\r\n")
+
+
+def test_starttls_is_unknown_where_it_is_not_offered() -> None:
+    codes, _, session = play(HELLO + b"STARTTLS\r\nNOOP\r\n")
+    assert codes == [220, 250, 500, 250]
+    assert session.ending is Ending.OPEN
+
+
+def test_the_desk_keeps_the_last_head() -> None:
+    desk = Desk(named("accept"))
+    play(HELLO + envelope("ok@x") + content(1) + envelope("ok@x") + content(2), desk=desk)
+    assert headers(desk.last_head)[0] == b"2@gw"
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (b"\r\nFrom: a@b\r\n\r\nDKIM-Signature: v=1; a=rsa-sha256;", []),
+        (b"\r\nDKIM-Signature: v=1; a=rsa-sha256; d=a.test\r\nFrom: a@b\r\n\r\n", ["rsa-sha256"]),
+        (
+            b"\r\nDKIM-Signature: v=1;\r\n\ta=rsa-sha256; d=a.test;\r\n\tb=aa=\r\ndkim-signature: a=ed25519-sha256; v=1\r\n",
+            ["rsa-sha256", "ed25519-sha256"],
+        ),
+    ],
+)
+def test_algorithms_of_the_signatures(head: bytes, found: list[str]) -> None:
+    assert algorithms(head) == found
