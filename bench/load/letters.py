@@ -44,12 +44,12 @@ def letters(count: int, domains: int) -> list[Letter]:
         raw = build(
             MailContent(
                 sender=f"News <news@{FROM_DOMAIN}>",
-                to=recipient,
                 subject=rendered.subject,
                 text=rendered.text,
                 html=rendered.html,
                 headers=(("X-Gateway-Delivery", str(number)),),
             ),
+            to=recipient,
             message_id=f"{name}@{names.message_id_domain}",
             date=at,
             boundary=f"=_{name}",
