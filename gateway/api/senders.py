@@ -14,7 +14,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.errors import DomainUnverified, Invalid
 from gateway.model.address import AddressError, parse
-from gateway.mta.header import check_value, split_mailbox
+from gateway.mta.header import check_value, join_mailbox, split_mailbox
 from gateway.store import domains
 from gateway.store.tenancy import as_site
 
@@ -59,8 +59,7 @@ def read_mailbox(value: str | Mailbox, pointer: str) -> Sender:
         parsed = parse(address)
     except AddressError as error:
         raise Invalid([(at_address, str(error))]) from error
-    name = name.strip()
-    return Sender(f"{name} <{parsed.wire}>" if name else parsed.wire, parsed.domain)
+    return Sender(join_mailbox(name.strip(), parsed.wire), parsed.domain)
 
 
 class Senders:

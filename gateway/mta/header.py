@@ -23,6 +23,7 @@ _WORD_LIMIT: Final = 75  # RFC 2047 §2
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _ENCODED_WORD: Final = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?\s]*)\?=")
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')  # RFC 5322 §3.2.4
 _PLAIN_PHRASE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _Q_SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _Q: Final = [chr(b) if b in _Q_SAFE else "_" if b == 0x20 else f"={b:02X}" for b in range(256)]
@@ -77,7 +78,7 @@ def mailbox_field(name: str, value: str, pointer: str) -> bytes:
     if _PLAIN_PHRASE.fullmatch(display) and "=?" not in display:
         words = display.split(" ")
     elif display.isascii() and "=?" not in display and "\t" not in display and len(display) < 60:
-        words = ['"' + re.sub(r'(["\\])', r"\\\1", display) + '"']
+        words = [_quoted(display)]
     else:
         words = _encoded_words(display, _WORD_LIMIT - len(name) - 2)
     return _fold(f"{name}: ", [*words, f"<{wire}>"]).encode() + b"\r\n"
@@ -90,9 +91,16 @@ def split_mailbox(value: str) -> tuple[str, str]:
         return "", value
     display, _, address = value[:-1].rpartition("<")
     display = display.strip()
-    if len(display) > 1 and display[0] == display[-1] == '"':
-        display = re.sub(r"\\(.)", r"\1", display[1:-1])
+    if quoted := _QUOTED.fullmatch(display):
+        display = re.sub(r"\\(.)", r"\1", quoted[1])
     return display, address
+
+
+def join_mailbox(display: str, address: str) -> str:
+    """Return display name (without `<` and `>`) and address as one text, which `split_mailbox` splits into the same."""
+    if _QUOTED.fullmatch(display):
+        display = _quoted(display)
+    return f"{display} <{address}>" if display else address
 
 
 def check_name(name: str, pointer: str) -> None:
@@ -122,6 +130,10 @@ def check_value(value: str, pointer: str) -> None:
             value.encode()
         except UnicodeEncodeError as error:
             raise Invalid([(pointer, f"no Unicode text at character {error.start + 1}")]) from error
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def _fold(head: str, words: list[str]) -> str:

@@ -428,7 +428,9 @@ def _disposition(kind: str, filename: str, pointer: str) -> bytes:
         raise Invalid(
             [(pointer, f"expected a file name of 1 to {_FILENAME_LIMIT} characters without slashes")]
         )
-    if filename.isascii() and len(filename) <= 60 and " ".join(filename.split()) == filename:
+    # What looks like an encoded-word is decoded by some readers, though none may stand in quotes (RFC 2047 §5).
+    plain = filename.isascii() and "=?" not in filename and " ".join(filename.split()) == filename
+    if plain and len(filename) <= 60:
         escaped = filename.replace('"', '\\"')
         return f'Content-Disposition: {kind};\r\n filename="{escaped}"\r\n'.encode()
     lines = [f"Content-Disposition: {kind}"]

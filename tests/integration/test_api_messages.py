@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.mta.mime import Attachment, unpack_attachments
 from tests.support.api import Client, World, open_world
 
 
@@ -150,6 +152,77 @@ async def test_a_body_above_the_limit_is_not_read(app: Client) -> None:
 
 async def test_a_request_has_at_most_10000_recipients(app: Client) -> None:
     await refused(app, [mail(to=["a@b.example"] * 1000)] * 11)
+
+
+def attachment(**changes: Any) -> dict[str, Any]:
+    return {"filename": "a.pdf", "content_type": "application/pdf", "content": "AAEC"} | changes
+
+
+async def test_takes_files_and_never_shows_their_bytes(app: Client, pool: asyncpg.Pool) -> None:
+    secret = b"\x00\xffin no answer"
+    content = base64.b64encode(secret).decode()
+    files = [
+        attachment(content=content, filename="Größe 📎.pdf"),
+        attachment(content=content, content_type="image/png", content_id="logo@acme.example"),
+    ]
+    sent = await app.call(
+        "POST", "/v1/messages", mail(html="<img src='cid:logo@acme.example'>", attachments=files)
+    )
+    assert sent.status_code == 202
+    packed = await pool.fetchval("SELECT attachments FROM message")
+    assert unpack_attachments(packed) == (
+        Attachment("Größe 📎.pdf", "application/pdf", secret),
+        Attachment("a.pdf", "image/png", secret, "logo@acme.example"),
+    )
+    answers = [sent, *[await app.call("GET", f"/v1/messages{id_}") for id_ in ("", f"/{sent.json()['id']}")]]
+    for answer in answers:
+        assert answer.is_success
+        assert "attachments" not in answer.text
+        assert content not in answer.text
+        assert "in no answer" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("files", "pointer"),
+    [
+        ([attachment(filename="a\r\nBcc: x@y.example")], "/attachments/0/filename"),
+        ([attachment(filename="../a.pdf")], "/attachments/0/filename"),
+        ([attachment(filename="..\\a.pdf")], "/attachments/0/filename"),
+        ([attachment(filename="")], "/attachments/0/filename"),
+        ([attachment(filename="x" * 201)], "/attachments/0/filename"),
+        ([attachment(filename="=?utf-8?q?=0D=0ABcc:_x@y.example?=")], "/attachments/0/filename"),
+        ([attachment(filename="a\0b")], "/attachments/0/filename"),
+        ([attachment(), attachment(filename="a/b")], "/attachments/1/filename"),
+        ([attachment(content_type="pdf")], "/attachments/0/content_type"),
+        ([attachment(content_type="text/plain\r\nBcc: x@y.example")], "/attachments/0/content_type"),
+        ([attachment(content_type="text/plain; charset=utf-8")], "/attachments/0/content_type"),
+        ([attachment(content_type="multipart/mixed")], "/attachments/0/content_type"),
+        ([attachment(content_type="message/rfc822")], "/attachments/0/content_type"),
+        ([attachment(content="not base64!")], "/attachments/0/content"),
+        ([attachment(content="AAE")], "/attachments/0/content"),
+        ([attachment(content=7)], "/attachments/0/content"),
+        ([attachment(content_id="a b")], "/attachments/0/content_id"),
+        ([attachment(content_id="a>\r\nBcc: x@y.example")], "/attachments/0/content_id"),
+        ([{"filename": "a.pdf", "content": ""}], "/attachments/0/content_type"),
+        ([attachment(url="https://acme.example/a.pdf")], "/attachments/0/url"),
+        ([attachment()] * 21, "/attachments"),
+    ],
+)  # fmt: skip
+async def test_points_at_what_is_wrong_with_a_file(
+    app: Client, pool: asyncpg.Pool, files: list[dict[str, Any]], pointer: str
+) -> None:
+    problem = await refused(app, mail(attachments=files))
+    assert problem["type"] == "invalid"
+    assert problem["errors"][0]["pointer"] == pointer
+    assert await pool.fetchval("SELECT count(*) FROM message") == 0
+
+
+async def test_takes_20_files_of_10_mib_in_all_and_not_an_octet_more(app: Client) -> None:
+    half_mib = attachment(content=base64.b64encode(b"x" * 2**19).decode())
+    await app.post("/v1/messages", mail(attachments=[half_mib] * 20))
+    more = attachment(content=base64.b64encode(b"x" * (2**19 + 1)).decode())
+    problem = await refused(app, mail(attachments=[half_mib] * 19 + [more]))
+    assert problem["errors"][0]["pointer"] == "/attachments"
 
 
 async def test_a_template_is_pinned_when_it_is_accepted(app: Client, pool: asyncpg.Pool) -> None:

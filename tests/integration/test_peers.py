@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,46 +11,11 @@ from gateway.config import Config, DatabaseConfig, ListenConfig, MailConfig
 from gateway.feedback.listener import serve_listener
 from gateway.model.disposition import Outcome, Scope
 from gateway.mta.wire import Mail, Session, SessionFailed, Timeouts, open_session
-from tests.support.peers import require
+from tests.support.peers import answers, free_port, require, smtp_sink
 
 pytestmark = pytest.mark.peer
 
 MAIL = Mail("b@bounces.example", "ann@there.example", b"Subject: hi\r\n\r\nhello\r\n")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-async def answers(port: int) -> None:
-    """Return when somebody listens there."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0)
-            else:
-                writer.close()
-                return
-
-
-@asynccontextmanager
-async def smtp_sink(*options: str) -> AsyncIterator[int]:
-    """Postfix's receiving server on a free port."""
-    program, port = require("smtp-sink", "postfix"), free_port()
-    user = ("-u", "nobody") if os.geteuid() == 0 else ()
-    process = await asyncio.create_subprocess_exec(
-        program, *user, *options, f"127.0.0.1:{port}", "100", cwd="/"
-    )
-    try:
-        await answers(port)
-        yield port
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def connect(port: int) -> Session:

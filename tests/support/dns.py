@@ -140,8 +140,8 @@ class _Udp(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def scripted_dns() -> AsyncIterator[ScriptedDns]:
-    """Serve a zone on a free port of loopback, the same for UDP and TCP."""
+async def scripted_dns(port: int = 0) -> AsyncIterator[ScriptedDns]:
+    """Serve a zone on a port of loopback (0: a free one), the same for UDP and TCP."""
     server, tasks = ScriptedDns(), set[asyncio.Task[None]]()
 
     async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ async def scripted_dns() -> AsyncIterator[ScriptedDns]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    tcp = await asyncio.start_server(connected, "127.0.0.1", 0)
+    tcp = await asyncio.start_server(connected, "127.0.0.1", port)
     server.port = tcp.sockets[0].getsockname()[1]
     udp, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: _Udp(server, tasks), local_addr=("127.0.0.1", server.port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import email.policy
 import re
 import secrets
 from datetime import UTC, datetime
@@ -169,6 +170,17 @@ def test_a_file_keeps_its_name(name: str) -> None:
     parsed = email.message_from_bytes(filled(content, [""] * SLOTS)[0])
     [file] = [p for p in parsed.walk() if p.get_content_type() == "image/png"]
     assert file.get_filename() == name.strip()  # which the parser does
+
+
+@pytest.mark.parametrize("name", ["=?utf-8?q?x?=", "=?utf-8?b?eA==?=.pdf", "a =?b"])
+def test_a_file_name_is_not_taken_for_an_encoded_word(name: str) -> None:
+    content = MailContent(
+        sender="a@example.org", subject="", text="-", attachments=(Attachment(name, "image/png", b"x"),)
+    )
+    parsed = email.message_from_bytes(filled(content, [""] * SLOTS)[0], policy=email.policy.default)
+    [file] = [p for p in parsed.walk() if p.get_content_type() == "image/png"]
+    assert file.get_filename() == name  # a reader that decodes what RFC 2047 §5 does not let stand in quotes
+    assert not file["Content-Disposition"].defects
 
 
 @pytest.mark.parametrize(
