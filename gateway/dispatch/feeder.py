@@ -156,7 +156,9 @@ class Feeder:
         now = self._clock.monotonic()
         self._without_slot = {lane: until for lane, until in self._without_slot.items() if until > now}
         busy = dict.fromkeys(self._without_slot, 0)
-        busy.update((lane_id, max(0, lane.room)) for lane_id, lane in self._lanes.items())
+        # No lane takes what the others wait for: behind slow receivers the first few held everything, and handed it back late.
+        share = max(4 * config.connections_per_lane, rows // max(1, len(self._lanes)))
+        busy.update((lane_id, max(0, min(share, lane.room))) for lane_id, lane in self._lanes.items())
         limits = ClaimLimits(
             rows=rows,
             rows_per_lane=min(config.urgent_reserve, 10) if urgent_only else config.connections_per_lane * 4,
