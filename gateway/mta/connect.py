@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.model.disposition import BounceClass, Disposition
+from gateway.mta.channel import Trace
 from gateway.mta.mx_plan import Hosts, tries
 from gateway.mta.reply import TEXT_LIMIT
 from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
@@ -28,6 +29,7 @@ async def open_first(
     *,
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
     most_tries: int = MOST_TRIES,
+    trace: Trace | None = None,
 ) -> Session:
     """Open a session to the first host and address that takes it.
 
@@ -47,7 +49,13 @@ async def open_first(
             continue
         try:
             return await open_session(
-                address, hosts.port, helo_name, timeouts, tls=tls, server_name=host.name.strip("[]")
+                address,
+                hosts.port,
+                helo_name,
+                timeouts,
+                tls=tls,
+                server_name=host.name.strip("[]"),
+                trace=trace,
             )
         except SessionFailed as failure:
             failures.append(failure.disposition)
