@@ -22,6 +22,7 @@ from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Lease, LeaseUnproven
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.stall import Stalls, TurnPassed
+from gateway.dispatch.trace import Traces
 from gateway.model.delivery import DeliveryState, Leased, Result
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from gateway.mta.connect import open_first
@@ -55,6 +56,7 @@ class AttemptMaker:
         queue: Queue,
         pool: asyncpg.Pool,
         metrics: Metrics,
+        traces: Traces,
         hand_back: Callable[[list[Leased]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
@@ -70,6 +72,7 @@ class AttemptMaker:
         self._resolver, self._judge = resolver, judge
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
+        self._traces = traces
         self._route = config.route
         self._helo_name = config.dispatch.helo_name or "localhost"
         self._tls = TlsPolicy(config.dispatch.tls)
@@ -110,14 +113,19 @@ class AttemptMaker:
             SessionFailed: nobody there, or refused; bounced where DNS says that nobody takes mail for the domain.
         """
         domain = delivery.recipient.rpartition("@")[2].lower()
+        trace = self._traces.opening(delivery)
         if (target := self._route.host_port(domain)) is not None:
             return await open_session(
-                *target, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge
+                *target, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge, trace=trace
             )
         found = await self._resolver.resolve(domain)
         if isinstance(found, NoHosts):
+            if trace is not None:
+                trace("*", f"DNS: {found.disposition.text}".encode())
             raise SessionFailed(found.disposition)
-        return await open_first(found, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge)
+        return await open_first(
+            found, self._helo_name, self._timeouts, tls=self._tls, judge=self._judge, trace=trace
+        )
 
     async def load(self, message_ids: set[int]) -> None:
         """Have the messages of these ids at hand."""
@@ -130,8 +138,18 @@ class AttemptMaker:
 
     async def send(self, delivery: Leased, session: Session) -> Disposition | None:
         """Make one attempt on an open session and record what it came to; None when it could not be begun."""
+        if not self._traces.wanted and session.trace is None:
+            return await self._attempt(delivery, session)
+        self._traces.begin(session, delivery)
+        try:
+            return await self._attempt(delivery, session)
+        finally:
+            self._traces.done(session)
+
+    async def _attempt(self, delivery: Leased, session: Session) -> Disposition | None:
         if ended := self._ended_before(delivery):
             self._tell(ended)
+            _note(session, f"not tried: {ended.reply}")
             return None
         await self.load({delivery.message_id})
         self._journal.tried(delivery.id, delivery.epoch)
@@ -140,6 +158,7 @@ class AttemptMaker:
         except Unsendable as error:
             self._journal.ended(delivery.id, delivery.epoch)
             self._tell(self._unsendable(delivery, error))
+            _note(session, f"not tried: {error}")
             return None
 
         dotted = False
@@ -158,11 +177,15 @@ class AttemptMaker:
         except (LeaseUnproven, TurnPassed):
             self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
             self.hand_back([delivery])
+            _note(session, "handed back before the final dot: this process was late")
             return None
         if session.stale:  # closed between two messages: no attempt, and no trouble of the lane
             self._journal.ended(delivery.id, delivery.epoch)
             self.hand_back([delivery])
+            _note(session, "the receiver had hung up: handed back, for another connection")
             return None
+        if session.trace is not None:
+            _note(session, f"{disposition.outcome} ({disposition.bounce_class}): {disposition.text}")
         self.conclude(delivery, disposition, dotted=dotted)
         return disposition
 
@@ -250,6 +273,12 @@ class AttemptMaker:
 
     def _tell(self, result: Result) -> None:
         self._acknowledger.put(result)
+
+
+def _note(session: Session, text: str) -> None:
+    """Say in the transcript, where there is one, what became of the delivery."""
+    if session.trace is not None:
+        session.trace("*", text.encode("utf-8", "backslashreplace"))
 
 
 def _as_lane_deferral(disposition: Disposition) -> Disposition:

@@ -26,6 +26,7 @@ from gateway.dispatch.memory import Remembered, hold_if_restored, remember, stat
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.rescue import Rescuer
 from gateway.dispatch.stall import Stalls
+from gateway.dispatch.trace import Traces
 from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
@@ -38,6 +39,7 @@ from gateway.store.queue import Queue, holds
 from gateway.telemetry import Event, Metrics, get_logger
 
 _HOST_FILE = "host.key"
+_TRACE_PATIENCE_S = 2.0
 
 
 async def run_dispatcher(
@@ -100,6 +102,7 @@ class Dispatcher:
             pool=pool, queue=self._queue, journal=self._journal, watch=self._watch, acknowledger=self._acknowledger,
             config=config.dispatch, clock=clock, metrics=self._metrics,
         )  # fmt: skip
+        self._traces = Traces(incarnation, clock)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._attempts = AttemptMaker(
             config=config, clock=clock, lease=self._lease, stalls=self._stalls, journal=self._journal,
@@ -108,7 +111,7 @@ class Dispatcher:
                 platform_signer(config.mail),
             ),
             acknowledger=self._acknowledger, policies=policies, judge=judge, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
-            hand_back=self._feeder.hand_back, failed=self._fail,
+            traces=self._traces, hand_back=self._feeder.hand_back, failed=self._fail,
         )  # fmt: skip
         self._feeder.attempts = self._attempts
         self._tick = 0
@@ -132,14 +135,16 @@ class Dispatcher:
         """Work until `stop`, then drain; or end with what went wrong."""
         self._log.info(Event.DISPATCHER_STARTED, incarnation=self._incarnation, pid=os.getpid())
         await self._beat()
+        await self._exchange_traces()
         await self._rescuer.bury_the_dead_here()
         feeding_ends = asyncio.Event()
         acknowledging = asyncio.create_task(self._acknowledger.run())
         feeding = asyncio.create_task(self._feeder.run(self._attempts, feeding_ends))
         beating = asyncio.create_task(self._beat_on())
         watching = asyncio.create_task(self._stalls.watch())
+        tracing = asyncio.create_task(self._trace_on())
         stopping = asyncio.create_task(stop.wait())
-        tasks = {feeding, beating, acknowledging, watching}
+        tasks = {feeding, beating, acknowledging, watching, tracing}
         try:
             await asyncio.wait({*tasks, stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             feeding_ends.set()
@@ -152,6 +157,7 @@ class Dispatcher:
                 raise failed[0].exception() or RuntimeError("unreachable")
             await feeding
             await self._feeder.drain(self._attempts, self._config.dispatch.grace_s)
+            await self._exchange_traces()
             acknowledging.cancel()
             if await self._acknowledger.flush():
                 await self._close()
@@ -211,6 +217,19 @@ class Dispatcher:
         self._lease.renew(sent_at)
         self._tick = moved[1]
         remember(self._state_dir, Remembered(self._database_id, self._tick))
+
+    async def _trace_on(self) -> None:
+        """A task of its own: a transcript that Postgres does not take must not keep a heartbeat waiting."""
+        while True:
+            await self._clock.sleep(self._config.dispatch.heartbeat_s)
+            await self._exchange_traces()
+
+    async def _exchange_traces(self) -> None:
+        try:
+            async with asyncio.timeout(_TRACE_PATIENCE_S), self._pool.acquire() as connection:
+                await self._traces.exchange(connection)
+        except STORE_ERRORS:
+            self._traces.expire()
 
     async def _look_around(self) -> None:
         async with self._pool.acquire() as connection:

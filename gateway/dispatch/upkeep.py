@@ -16,7 +16,7 @@ import asyncpg
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.dispatch.feeder import STORE_ERRORS
-from gateway.store import queue
+from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
 from gateway.telemetry import Event, get_logger
 from gateway.throttle.shaping import Shaping
@@ -55,7 +55,7 @@ async def run_upkeep(
             _every(SWEEP_EVERY_S, lambda: _with(pool, queue.sweep), clock, stop),
             _every(
                 REAP_EVERY_S,
-                lambda: _with(pool, lambda c: queue.reap(c, FLOW_IDLE, LANE_IDLE, BATCH)),
+                lambda: _reap(pool),
                 clock,
                 stop,
             ),
@@ -102,6 +102,11 @@ async def _promote(pool: asyncpg.Pool) -> int:
 
 async def _expire(pool: asyncpg.Pool) -> int:
     return await _with(pool, lambda c: queue.expire_ready(c, BATCH, 0))
+
+
+async def _reap(pool: asyncpg.Pool) -> int:
+    await _with(pool, traces.reap)
+    return await _with(pool, lambda c: queue.reap(c, FLOW_IDLE, LANE_IDLE, BATCH))
 
 
 async def _with(pool: asyncpg.Pool, chore: Callable[[Connection], Awaitable[_T]]) -> _T:

@@ -23,7 +23,8 @@ REPLY_LIMIT_BYTES: Final = 32 * 1024
 """Longest reply that is read, all its lines together."""
 
 Trace = Callable[[str, bytes], None]
-"""Sees each line as it passes, without its line end: "C" and what we said, "S" and what the receiver said (hostile bytes)."""
+"""Sees each line as it passes, without its line end: "C" and what we said, "S" and what the receiver said (hostile bytes), "*" and
+what happened where nobody says it: an address that is tried, and how it failed. Must not raise."""
 
 _LOOK_S: Final = 1.0
 """How often the receiver's pace is looked at while it has not taken all of a message."""
@@ -68,7 +69,7 @@ class Channel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._below_tls: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._trace = trace
+        self.trace = trace  # may be set at any time
         self._rest = b""  # a line that has not ended
         self._lines: list[bytes] = []  # a reply that has not ended
         self._reply_bytes = 0
@@ -90,9 +91,9 @@ class Channel(asyncio.Protocol):
         """
         self.require_silence()
         self._owed = replies
-        if self._trace is not None:
+        if self.trace is not None:
             for line in (shown if shown is not None else data).splitlines():
-                self._trace("C", line)
+                self.trace("C", line)
         self._transport.write(data)
 
     def require_silence(self) -> None:
@@ -136,7 +137,7 @@ class Channel(asyncio.Protocol):
             Broken: there is none, or the receiver took the content too slowly.
         """
         self.early = False
-        self.say(content + b".\r\n", 1, b"[content, %d bytes]\n." % len(content) if self._trace else None)
+        self.say(content + b".\r\n", 1, b"[content, %d bytes]\n." % len(content) if self.trace else None)
         if self._unsent():
             await self._taken(timeouts)
         return await self.reply(timeouts.dot_s)
@@ -156,8 +157,8 @@ class Channel(asyncio.Protocol):
         self._transport, self._below_tls = upgraded, below
         secured = cast(ssl.SSLObject, upgraded.get_extra_info("ssl_object"))
         self.tls_version, self.tls_cipher = secured.version() or "", (secured.cipher() or ("",))[0]
-        if self._trace is not None:
-            self._trace("C", f"[{self.tls_version} {self.tls_cipher}]".encode())
+        if self.trace is not None:
+            self.trace("C", f"[{self.tls_version} {self.tls_cipher}]".encode())
 
     def abort(self) -> None:
         """Drop the connection; nothing that still stands in a buffer is sent."""
@@ -225,8 +226,8 @@ class Channel(asyncio.Protocol):
         while (end := data.find(b"\n", start) + 1) > 0:
             line = data[start:end]
             start = end
-            if self._trace is not None:
-                self._trace("S", line.rstrip(b"\r\n"))
+            if self.trace is not None:
+                self.trace("S", line.rstrip(b"\r\n"))
             self._lines.append(line)
             self._reply_bytes += len(line)
             if self._reply_bytes > REPLY_LIMIT_BYTES:

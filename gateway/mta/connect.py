@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.model.disposition import BounceClass, Disposition
+from gateway.mta.channel import Trace
 from gateway.mta.mx_plan import Hosts, tries
 from gateway.mta.reply import TEXT_LIMIT, Judge, classify
 from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
@@ -29,6 +30,7 @@ async def open_first(
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC,
     most_tries: int = MOST_TRIES,
     judge: Judge = classify,
+    trace: Trace | None = None,
 ) -> Session:
     """Open a session to the first host and address that takes it.
 
@@ -55,6 +57,7 @@ async def open_first(
                 tls=tls,
                 server_name=host.name.strip("[]"),
                 judge=judge,
+                trace=trace,
             )
         except SessionFailed as failure:
             failures.append(failure.disposition)

@@ -43,6 +43,20 @@ async def greet(
         SessionFailed: with the disposition of what went wrong.
         HandshakeFailed: in the TLS handshake.
     """
+    if trace is None:
+        return await _greet(host, port, helo_name, timeouts, tls, server_name, trace, judge)
+    named = f" ({server_name})" if server_name != host else ""
+    trace("*", f"connecting to {host} port {port}{named}".encode())
+    try:
+        return await _greet(host, port, helo_name, timeouts, tls, server_name, trace, judge)
+    except SessionFailed as failed:
+        trace("*", f"no session: {failed}".encode())
+        raise
+
+
+async def _greet(
+    host: str, port: int, helo_name: str, timeouts: Timeouts, tls: TlsPolicy, server_name: str, trace: Trace | None, judge: Judge,
+) -> tuple[Channel, Extensions]:  # fmt: skip
     channel = await _connect(host, port, timeouts, trace)
     try:
         channel.stage = Stage.BANNER

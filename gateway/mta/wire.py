@@ -69,6 +69,15 @@ class Session:
         """Whether another transaction may be tried on it."""
         return self._channel.usable
 
+    @property
+    def trace(self) -> Trace | None:
+        """Who sees each line as it passes; of content its size. May be set between two transactions."""
+        return self._channel.trace
+
+    @trace.setter
+    def trace(self, trace: Trace | None) -> None:
+        self._channel.trace = trace
+
     async def transact(self, mail: Mail, before_dot: Callable[[], None]) -> Disposition:
         """Send one message; return what it came to. Never raises for what the server or the network does.
 
@@ -260,7 +269,7 @@ async def open_session(
         timeouts: for the whole session.
         tls: the policy.
         server_name: the MX host's name, where `host` is its address (SNI).
-        trace: sees each line as it passes; of content it sees the size.
+        trace: sees each line as it passes; of content it sees the size. Also where it connects to, and why that failed.
         judge: says what a refusal means, of the greeting and of each message.
 
     Raises:

@@ -42,7 +42,7 @@ def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "command", ["run", "migrate", "books", "reconcile", "check-config", "openapi", "keys create", "keys list", "keys revoke",
-                "sites create", "sites list"],
+                "sites create", "sites list", "trace"],
 )  # fmt: skip
 async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     code, out, _ = await cli(*command.split(), "--help")
@@ -52,7 +52,9 @@ async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments", [("boks",), ("books", "--depp"), ("run", "--roles", "apo"), ("keys", "create"), ("books", "--broadcast", "x"),
-                  ("reconcile", "--in-doubt", "--resend"), ("keys", "create", "--operator", "--scopes", "reed")],
+                  ("reconcile", "--in-doubt", "--resend"), ("keys", "create", "--operator", "--scopes", "reed"),
+                  ("trace",), ("trace", "--lane", "a.test", "--message", "1"), ("trace", "--lane", "a.test", "--seconds", "3601"),
+                  ("trace", "--lane", "no domain"), ("trace", "--message", "dlv_0000000000001")],
 )  # fmt: skip
 async def test_a_wrong_command_line_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
     code, _, err = await cli(*arguments)
@@ -254,6 +256,40 @@ async def test_reconcile_resend_lets_go_of_leases(cli: Cli, pool: asyncpg.Pool) 
     assert (await cli.json("reconcile", "--resend"))["moved"] == 2
     assert await pool.fetchval("SELECT count(*) FROM queue WHERE state = 'queued'") == 4
     assert await pool.fetchval("SELECT count(*) FROM hold") == 0
+
+
+async def test_trace_says_what_it_cannot_find(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 2)
+    delivery = await pool.fetchval("SELECT min(id) FROM queue")
+    await pool.execute(
+        "WITH gone AS (DELETE FROM queue WHERE id = $1 RETURNING *) INSERT INTO ended SELECT id, site_id, message_id, broadcast_id, 1, 1, "
+        "'delivered', 1, 0, 250, null, null, null, (SELECT accepted_at FROM acceptance), now(), recipient FROM gone",
+        delivery,
+    )
+    for arguments, says in (
+        (("--lane", "exmaple.org"), "no lane for exmaple.org: nothing was accepted for that domain"),
+        (("--message", "msg_0000000001j4z"), "no such message"),
+        (("--delivery", "1"), "no such delivery"),
+        (("--delivery", str(delivery)), "this delivery has ended (delivered)"),
+        (("--delivery", str(delivery + 1)), "no dispatcher has ever shown itself: is `gateway run` up?"),
+    ):
+        code, out, err = await cli("trace", *arguments)
+        assert (code, out) == (Exit.FAILED, "")
+        assert says in err
+    assert await pool.fetchval("SELECT count(*) FROM trace_request") == 0
+
+
+async def test_trace_of_a_fleet_that_died_says_so_and_ends_its_request(
+    cli: Cli, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    await accept(pool, 1)
+    await pool.execute("INSERT INTO incarnation (host_key, pid) VALUES ('gone', 1)")
+    (tmp_path / "g.toml").write_text("[dispatch]\nheartbeat_s = 0.05\n")
+    delivery = await pool.fetchval("SELECT id FROM queue")
+    code, _, err = await cli("trace", "--config", "g.toml", "--delivery", str(delivery))
+    assert code == Exit.FAILED
+    assert "no dispatcher has shown itself since 20" in err
+    assert await pool.fetchval("SELECT count(*) FROM trace_request WHERE until_at > clock_timestamp()") == 0
 
 
 async def accept(pool: asyncpg.Pool, count: int) -> None:

@@ -125,6 +125,7 @@ async def test_a_transcript_has_every_line_and_of_the_content_its_size() -> None
         await session.transact(mail(), go)
         await session.quit()
     assert seen == [
+        f"*: connecting to 127.0.0.1 port {server.port}",
         "S: 220 mx.example ESMTP", "C: EHLO out.example", "S: 250-mx.example", "S: 250-STARTTLS", "S: 250 PIPELINING", "C: STARTTLS",
         "S: 220 go", f"C: [{session.tls_version} {session.tls_cipher}]", "C: EHLO out.example", "S: 250-mx.example",
         "S: 250-PIPELINING", "S: 250 8BITMIME", "C: MAIL FROM:<b@bounces.example>", "C: RCPT TO:<ann@there.example>", "C: DATA",

@@ -1278,6 +1278,49 @@ ALTER TABLE public.template ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.trace_line (
+    request_id bigint NOT NULL,
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    incarnation integer NOT NULL,
+    connection integer NOT NULL,
+    delivery_id bigint,
+    direction text NOT NULL,
+    line text NOT NULL,
+    CONSTRAINT trace_line_direction_check CHECK ((direction = ANY (ARRAY['C'::text, 'S'::text, '*'::text]))),
+    CONSTRAINT trace_line_line_check CHECK ((octet_length(line) <= 4096))
+);
+
+ALTER TABLE public.trace_line ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.trace_line_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.trace_request (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    ref bigint NOT NULL,
+    until_at timestamp with time zone NOT NULL,
+    lines_left integer NOT NULL,
+    asked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT trace_request_check CHECK ((until_at <= (asked_at + '01:00:00'::interval))),
+    CONSTRAINT trace_request_kind_check CHECK ((kind = ANY (ARRAY['lane'::text, 'message'::text, 'delivery'::text]))),
+    CONSTRAINT trace_request_lines_left_check CHECK (((lines_left >= 0) AND (lines_left <= 2000)))
+);
+
+ALTER TABLE public.trace_request ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.trace_request_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY public.ended ATTACH PARTITION public.ended_rest DEFAULT;
 
 ALTER TABLE ONLY public.event ATTACH PARTITION public.event_rest DEFAULT;
@@ -1380,6 +1423,12 @@ ALTER TABLE ONLY public.template
 
 ALTER TABLE ONLY public.template
     ADD CONSTRAINT template_site_id_name_key UNIQUE (site_id, name);
+
+ALTER TABLE ONLY public.trace_line
+    ADD CONSTRAINT trace_line_pkey PRIMARY KEY (request_id, id);
+
+ALTER TABLE ONLY public.trace_request
+    ADD CONSTRAINT trace_request_pkey PRIMARY KEY (id);
 
 CREATE INDEX acceptance_broadcast ON public.acceptance USING btree (broadcast_id) WHERE (broadcast_id <> 0);
 
@@ -1486,6 +1535,9 @@ ALTER TABLE ONLY public.list
 
 ALTER TABLE ONLY public.template
     ADD CONSTRAINT template_site_id_fkey FOREIGN KEY (site_id) REFERENCES public.site(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.trace_line
+    ADD CONSTRAINT trace_line_request_id_fkey FOREIGN KEY (request_id) REFERENCES public.trace_request(id) ON DELETE CASCADE;
 
 ALTER TABLE public.acceptance ENABLE ROW LEVEL SECURITY;
 
@@ -1729,3 +1781,7 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.template TO gateway_api;
 
 GRANT ALL ON SEQUENCE public.template_id_seq TO gateway_api;
 GRANT ALL ON SEQUENCE public.template_id_seq TO gateway_dispatch;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.trace_line TO gateway_dispatch;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.trace_request TO gateway_dispatch;
