@@ -98,7 +98,9 @@ def values(
             else:
                 key = id(slot.template)
                 if (context := contexts.get(key)) is None:
-                    context = contexts[key] = RenderContext(slot.template, globals=dict(variables))
+                    context = contexts[key] = slot.template.context_class(
+                        slot.template, globals=dict(variables)
+                    )
                 text = render(slot, context)
             size += len(text) * times
             if size > limit:

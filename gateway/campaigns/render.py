@@ -1,39 +1,29 @@
 """Liquid templates behind a small interface: compile once, render for each recipient.
 
-Owns the choice of engine (python-liquid), its limits and its errors. Must not know contacts, tracking links or MIME.
-Templates are written by sites and so hostile: no attributes, files or environment can be reached, and what a template
-may cost is counted, not timed, so that it fails or not wherever it runs (security 25 to 27, F30).
+Owns the choice of engine (python-liquid), its dialect and its errors; what a template may cost is `campaigns/limits.py`'s. Must not
+know contacts, tracking links or MIME. Templates are written by sites and so hostile: no attributes, files or environment can be
+reached, variables in HTML are escaped, and whatever goes wrong in the engine is an error of the template (security 25 to 27, F30).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Generator, Mapping
+import re
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import Final
 
 import msgspec
 from liquid import BoundTemplate, Environment, RenderContext
-from liquid.exceptions import FilterError, LiquidError
+from liquid.exceptions import LiquidError, LiquidInterrupt, StopRender
 from liquid.output import LimitedStringIO
 
-from gateway.campaigns import pieces
+from gateway.campaigns import limits, pieces
 from gateway.errors import TemplateError
 
-SOURCE_LIMIT: Final = 1_000_000
-"""Longest template source, in characters."""
-OUTPUT_LIMIT_BYTES: Final = 2_000_000
-LOOP_LIMIT: Final = 10_000
-"""Iterations of all loops of one rendering; nested ones multiply."""
-TEXT_LIMIT: Final = 200_000
-"""Longest string that a filter may take or make, in characters."""
-ITEMS_LIMIT: Final = 10_000
-WORK_LIMIT: Final = 20_000_000
-"""Characters that all filters of one rendering may handle: some 0.2 s."""
-_INT_BITS: Final = 256
-
-_work: ContextVar[list[int]] = ContextVar("work")
+_SAID_LIMIT: Final = 200
+"""Longest message of the engine that is passed on, in characters."""
+_REPEATED: Final = re.compile(r"(?<=^can't read property).*|(?<=^could not cast string).*", re.DOTALL)
+"""Where the engine repeats a value, which may be a recipient's."""
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -63,12 +53,13 @@ class Template:
         Raises:
             TemplateError: a limit was reached, or a filter got what it cannot use; names part and line.
         """
-        return Rendered(
-            **{
-                part: body if isinstance(body, str) else _render(part, body, variables)
-                for part, body in self._parts.items()
-            }
-        )
+        with limits.budget():
+            return Rendered(
+                **{
+                    part: body if isinstance(body, str) else _render(part, body, variables)
+                    for part, body in self._parts.items()
+                }
+            )
 
     def values(self, variables: Mapping[str, object]) -> list[str] | None:
         """Return what the slots of `pieces` show for these variables; None: `render` has to do it.
@@ -79,18 +70,15 @@ class Template:
         if self.pieces is None:
             return None
         # Sizes are counted in characters here and in octets by the engine: what might be over its limit is left to it.
-        token = _work.set([0])
-        try:
-            return pieces.values(self.pieces, variables, _render_block, OUTPUT_LIMIT_BYTES // 4)
-        finally:
-            _work.reset(token)
+        with limits.budget():
+            return pieces.values(self.pieces, variables, _render_block, limits.OUTPUT_LIMIT_BYTES // 4)
 
 
 def compile_template(subject: str, html: str, text: str) -> Template:
     """Parse the three parts.
 
     Raises:
-        TemplateError: a syntax error, an unknown tag or filter; names part and line.
+        TemplateError: a syntax error, an unknown tag or filter, too large; names part and line.
     """
     return Template(
         {
@@ -104,24 +92,19 @@ def compile_template(subject: str, html: str, text: str) -> Template:
 def _compile(part: str, source: str, environment: Environment) -> str | BoundTemplate:
     if "{{" not in source and "{%" not in source:
         return source
-    if len(source) > SOURCE_LIMIT:
-        raise TemplateError(f"{len(source)} characters; at most {SOURCE_LIMIT}", part=part)
     with _translated(part):
+        limits.check_source(source)
         return environment.from_string(source)
 
 
 def _render(part: str, template: BoundTemplate, variables: Mapping[str, object]) -> str:
-    token = _work.set([0])
-    try:
-        with _translated(part):
-            return template.render(variables)
-    finally:
-        _work.reset(token)
+    with _translated(part):
+        return template.render(variables)
 
 
 def _render_block(block: pieces.Block, context: RenderContext) -> str:
     part = "html" if block.template.env.autoescape else "text"
-    buffer = LimitedStringIO(limit=OUTPUT_LIMIT_BYTES)
+    buffer = LimitedStringIO(limit=limits.OUTPUT_LIMIT_BYTES)
     with _translated(part):
         block.node.render(context, buffer)
         return buffer.getvalue()
@@ -131,20 +114,32 @@ def _render_block(block: pieces.Block, context: RenderContext) -> str:
 def _translated(part: str) -> Generator[None]:
     try:
         yield
+    except (LiquidInterrupt, StopRender):
+        raise  # no errors: `break` and its kin
     except LiquidError as error:
         where = error.context()
-        raise TemplateError(str(error.message), part=part, line=where[0] if where else None) from error
-    # Filters meet data they were not written for: huge ranges, text where a number was wanted.
-    except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise TemplateError(f"{type(error).__name__}: {error}", part=part) from error
+        raise TemplateError(_said(str(error.message)), part=part, line=where[0] if where else None) from error
+    except Exception as error:
+        # Filters meet data they were not written for: huge ranges, dates that the C library does not have, text where a number was
+        # wanted. What they raise then is nobody's promise, and must not become the dispatcher's end.
+        raise TemplateError(_said(f"{type(error).__name__}: {error}"), part=part) from error
+
+
+def _said(text: str) -> str:
+    """One short line without controls: Postgres has no place for a NUL, and a log none for the rest."""
+    text = _REPEATED.sub("", text)[:_SAID_LIMIT]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)[:_SAID_LIMIT]
 
 
 class _Limited(Environment):
-    """The engine with its own limits on; what they miss (one huge string in one expression) the filters count."""
+    """The engine with its own limits on, beside those of `limits`."""
 
-    loop_iteration_limit = LOOP_LIMIT
-    output_stream_limit = OUTPUT_LIMIT_BYTES
-    local_namespace_limit = 4 * TEXT_LIMIT
+    template_class = limits.BoundedTemplate
+    loop_iteration_limit = limits.LOOP_LIMIT
+    output_stream_limit = limits.OUTPUT_LIMIT_BYTES
+    local_namespace_limit = None  # the work limits it; the engine would look at all names at each assignment
     context_depth_limit = 20
     block_nesting_limit = 50
 
@@ -155,43 +150,7 @@ class _Limited(Environment):
             del self.tags[tag]
         del self.filters["safe"]  # would switch off the escaping of variables
         for name, function in self.filters.items():
-            self.filters[name] = _bounded(name, function)
-
-
-def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)  # keeps the marks by which the engine passes environment or context
-    def bounded(value: object, *args: object, **kwargs: object) -> object:
-        size = _size(value) + sum(map(_size, args))
-        if name.startswith("replace") and len(args) > 1:
-            size += str(value).count(str(args[0])) * len(str(args[1]))
-        elif name == "join" and args and isinstance(value, (list, tuple, range)):
-            size += len(value) * len(str(args[0]))
-        if size > TEXT_LIMIT:
-            raise FilterError(f"{name}: more than {TEXT_LIMIT} characters", token=None)
-        work = _work.get()
-        work[0] += size + 10
-        if work[0] > WORK_LIMIT:
-            raise FilterError("the template's filters handle too much", token=None)
-        result: object = function(value, *args, **kwargs)
-        _size(result)
-        return result
-
-    return bounded
-
-
-def _size(value: object) -> int:
-    """Return the characters or items of a value; refuses what is too big to be handled at all."""
-    if isinstance(value, str):
-        size, limit = len(value), TEXT_LIMIT
-    elif isinstance(value, (list, tuple, range)):
-        size, limit = len(cast(list[object], value)), ITEMS_LIMIT
-    elif isinstance(value, int):
-        size, limit = value.bit_length(), _INT_BITS
-    else:
-        return 1
-    if size > limit:
-        raise FilterError(f"a value of size {size}; at most {limit}", token=None)
-    return size
+            self.filters[name] = limits.bounded(name, function)
 
 
 _PLAIN: Final = _Limited(autoescape=False)
