@@ -41,6 +41,7 @@ _ATTACHED_LIMIT_BYTES: Final = 10 * 2**20
 _ANY_DATE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 Variables = dict[str, Any]
+HeaderValue = Annotated[str, Meta(max_length=10_000)]
 
 
 class RecipientBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -77,7 +78,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     variables: Variables = {}
     reply_to: str | Mailbox = ""
     attachments: Annotated[list[AttachmentBody], Meta(max_length=_ATTACHMENTS_LIMIT)] = []
-    headers: Annotated[dict[str, str], Meta(max_length=_HEADERS_LIMIT)] = {}
+    headers: Annotated[dict[str, HeaderValue], Meta(max_length=_HEADERS_LIMIT)] = {}
     stream: Stream = Stream.TRANSACTIONAL
     send_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     expires_in_s: Annotated[int, Meta(ge=60, le=2_592_000)] | UnsetType = UNSET

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from binascii import Error as Base64Error
 from binascii import a2b_base64, a2b_qp
 from typing import Final
 
@@ -21,7 +20,18 @@ _FOLD_AT: Final = 78
 _LINE_LIMIT: Final = 998
 _WORD_LIMIT: Final = 75  # RFC 2047 §2
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
-_ENCODED_WORD: Final = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?\s]*)\?=")
+# More than RFC 2047 §2 allows, since readers take more: spaces in it, no end, any charset. One may stand in another, so what it
+# holds is only looked at (up to the next question mark) and not passed over.
+_ENCODED_WORD: Final = re.compile(r"=\?([^?\s]*)\?([bBqQ])\?(?=([^?]*))")
+_LINE_END_IN_Q: Final = re.compile(r"=0[0AD]", re.IGNORECASE)
+# In these an octet below 0x80 is its ASCII character. In others (UTF-7, UTF-16, EBCDIC) a line end may look like anything.
+_CHARSET: Final = re.compile(
+    r"(?:utf-?8|(?:us-)?ascii|iso-8859-\d{1,2}|windows-\d{3,4}|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(?:jp|kr)|shift_jis"
+    r"|iso-2022-(?:jp|kr))(?:\*[a-z0-9-]*)?",  # RFC 2231 §5: a language may follow
+    re.IGNORECASE,
+)
+_NESTED_LIMIT: Final = 3
+_NO_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')  # RFC 5322 §3.2.4
 _PLAIN_PHRASE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -86,11 +96,11 @@ def mailbox_field(name: str, value: str, pointer: str) -> bytes:
 
 def split_mailbox(value: str) -> tuple[str, str]:
     """Split `Display Name <local@domain>` into display name (unquoted) and address; the first may be empty."""
-    value = value.strip()
+    value = value.strip(" \t")
     if not value.endswith(">") or "<" not in value:
         return "", value
     display, _, address = value[:-1].rpartition("<")
-    display = display.strip()
+    display = display.strip(" \t")
     if quoted := _QUOTED.fullmatch(display):
         display = re.sub(r"\\(.)", r"\1", quoted[1])
     return display, address
@@ -110,26 +120,59 @@ def check_name(name: str, pointer: str) -> None:
 
 
 def check_value(value: str, pointer: str) -> None:
-    """Raise Invalid if `value` holds a control other than tab, as it is or inside an encoded-word, or is no Unicode."""
+    """Raise Invalid if `value` holds a control other than tab, as it is or inside an encoded-word, or is no Unicode.
+
+    An encoded-word in a charset that could hide a line end is refused, too.
+    """
     if control := _CONTROL.search(value):
         raise Invalid(
             [(pointer, f"control character U+{ord(control[0]):04X} at character {control.start() + 1}")]
         )
-    if "=?" in value:
-        for word in _ENCODED_WORD.finditer(value):
-            try:
-                raw = a2b_base64(word[2]) if word[1] in "bB" else a2b_qp(word[2].encode(), header=True)
-            except (Base64Error, ValueError):
-                continue  # decodes to nothing anywhere
-            if b"\r" in raw or b"\n" in raw or b"\0" in raw:
-                raise Invalid(
-                    [(pointer, f"line end or NUL in an encoded-word at character {word.start() + 1}")]
-                )
+    if "=?" in value and (word := _hostile_word(value)) is not None:
+        raise Invalid([(pointer, f"{word[1]} in an encoded-word at character {word[0] + 1}")])
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise Invalid([(pointer, f"no Unicode text at character {error.start + 1}")]) from error
+
+
+def _hostile_word(value: str, depth: int = 0) -> tuple[int, str] | None:
+    """Return where an encoded-word stands that might become a line end for some reader, and what is wrong with it.
+
+    In time proportional to the value: of what Q encodes, everything to the end of the value is looked at, once.
+    """
+    in_q = False
+    for word in _ENCODED_WORD.finditer(value):
+        at, (charset, encoding, inside) = word.start(), word.groups()
+        if not _CHARSET.fullmatch(charset):
+            return at, "an unknown charset"
+        if encoding in "qQ":
+            if not in_q and _LINE_END_IN_Q.search(value, word.end()):
+                return at, "line end or NUL"
+            in_q = True
+            decoded = [a2b_qp(inside.encode("utf-8", "replace"), header=True)]
+        else:
+            decoded = _decoded_base64(inside)
+        for raw in decoded:
+            if b"\r" in raw or b"\n" in raw or b"\0" in raw:
+                return at, "line end or NUL"
+            if b"=?" in raw:  # for readers that decode twice
+                if depth == _NESTED_LIMIT:
+                    return at, "another encoded-word"
+                if (inner := _hostile_word(raw.decode("utf-8", "replace"), depth + 1)) is not None:
+                    return at, inner[1]
+    return None
+
+
+def _decoded_base64(text: str) -> list[bytes]:
+    """Decode as readers do: what is no base64 is passed over, padding may be missing; after padding they stop, or go on anew."""
+    found: list[bytes] = []
+    for piece in text.split("="):
+        clean = _NO_BASE64.sub("", piece)
+        clean = clean[: len(clean) - (len(clean) % 4 == 1)]
+        found.append(a2b_base64(clean + "=" * (-len(clean) % 4)))
+    return found
 
 
 def _quoted(text: str) -> str:

@@ -184,7 +184,9 @@ class Stencil:
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ValueError("no Message-ID; expected local@domain in ASCII, without angle brackets")
         own = [
-            b"To: %b\r\n" % to.encode() if _PLAIN_ADDRESS.fullmatch(to) else mailbox_field("To", to, "/to"),
+            b"To: %b\r\n" % to.encode()
+            if _PLAIN_ADDRESS.fullmatch(to) and "=?" not in to
+            else mailbox_field("To", to, "/to"),
             b""
             if isinstance(self._subject, str)
             else text_field("Subject", _joined(self._subject, values), "/subject"),
@@ -412,6 +414,7 @@ def _attachment(attachment: Attachment, pointer: str) -> tuple[list[bytes], Enco
         ),
     ]
     if attachment.content_id:
+        check_value(attachment.content_id, f"{pointer}/content_id")
         if not _CONTENT_ID.fullmatch(attachment.content_id):
             raise Invalid(
                 [(f"{pointer}/content_id", "expected 1 to 200 ASCII characters without spaces or brackets")]
