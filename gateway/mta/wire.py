@@ -28,6 +28,9 @@ from gateway.mta.tls import TlsPolicy
 __all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
 
 _ADDRESS_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f<>]")
+_QUOTED_LOCAL: Final = re.compile(
+    r'"(?:[^\x00-\x1f\x7f"\\]|\\[ -~])*"(?=@)'
+)  # RFC 5321 §4.1.2: there, spaces are no harm
 
 
 class Mail(msgspec.Struct, frozen=True):
@@ -123,7 +126,9 @@ class Session:
 
     def _unfit(self, mail: Mail) -> Disposition | None:
         """Refuse what this receiver cannot be sent, before a byte of it is."""
-        if _ADDRESS_FORBIDDEN.search(mail.sender) or _ADDRESS_FORBIDDEN.search(mail.recipient):
+        quoted = _QUOTED_LOCAL.match(mail.recipient)
+        unquoted = mail.recipient[quoted.end() :] if quoted else mail.recipient
+        if _ADDRESS_FORBIDDEN.search(mail.sender) or _ADDRESS_FORBIDDEN.search(unquoted):
             return Disposition(Outcome.BOUNCED, from_error(ErrorKind.MALFORMED, Stage.MAIL).bounce_class, 0, "5.1.3",
                                "the address has a character that an envelope cannot carry", Scope.RECIPIENT)  # fmt: skip
         if not self._smtputf8 and not (mail.sender.isascii() and mail.recipient.isascii()):

@@ -160,8 +160,23 @@ async def test_what_stops_the_dot_stops_the_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "recipient", ["a@x.example>\r\nRCPT TO:<b@x.example", "a\n@x.example", "a\x00@x.example", "a b@x.example"]
+    "recipient", ['"a b"@x.example', '"a<b>c"@x.example', '"a\\"b>"@x.example', '"a@b"@x.example']
 )
+async def test_a_quoted_local_part_goes_as_it_is(recipient: str) -> None:
+    async with scripted([*OPENING, *TAKEN, b"250 ok\r\n"]) as server:
+        session = await connect(server)
+        disposition = await session.transact(Mail("b@bounces.example", recipient, b"hello\r\n"), Dots())
+    assert disposition.outcome is Outcome.DELIVERED
+    assert f"RCPT TO:<{recipient}>\r\n".encode() in server.heard[0]
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        "a@x.example>\r\nRCPT TO:<b@x.example", "a\n@x.example", "a\x00@x.example", "a b@x.example", '"a\r\nb"@x.example', '"a\\\nb"@x.example',
+        '"a\x00"@x.example', '"a"b c"@x.example', '"a" <b>@x.example', '"a b"@x.example>', '"a b"@x .example', '"a b" @x.example',
+    ],
+)  # fmt: skip
 async def test_an_address_that_breaks_the_envelope_never_reaches_the_wire(recipient: str) -> None:
     async with scripted([*OPENING]) as server:
         session = await connect(server)
