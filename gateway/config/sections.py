@@ -17,7 +17,7 @@ Count = Annotated[int, Meta(ge=1, le=100_000)]
 Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
 Timeout = Annotated[float, Meta(gt=0.0, le=3_600.0)]
 Schedule = Annotated[tuple[Seconds, ...], Meta(min_length=1, max_length=50)]
-HostName = Annotated[str, Meta(pattern=r"^$|^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?$")]
+HostName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?)?\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +45,7 @@ class ApiConfig(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     body_limit_bytes: Annotated[int, Meta(ge=1_024, le=1_073_741_824)] = 16_777_216
-    public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+$")] = "http://127.0.0.1:8080"
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z")] = "http://127.0.0.1:8080"
 
 
 class DispatchConfig(Section, frozen=True):
@@ -89,16 +89,16 @@ class MailConfig(Section, frozen=True):
 
     bounce_domain: Annotated[HostName, Meta(min_length=1)] = "bounces.localhost"
     message_id_domain: Annotated[HostName, Meta(min_length=1)] = "localhost"
-    sender_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{5,15}$")] = "gateway"
+    sender_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{5,15}\Z")] = "gateway"
     platform_domain: HostName = ""
-    platform_selector: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")] = "platform"
+    platform_selector: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")] = "platform"
     platform_key_file: str = ""
 
 
 class TrackConfig(Section, frozen=True):
     """What marketing mail tells us back."""
 
-    url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?)?$")] = ""
+    url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?)?\Z")] = ""
 
     @property
     def base(self) -> str:

@@ -54,6 +54,10 @@ def test_every_key_stands_in_the_shipped_file_under_a_comment() -> None:
         ('[[api]]\nport = 1\n', 1, "api", "expected object, got array"),
         ("[api]\nport = true", 2, "api.port", "expected int, got bool"),
         ('[api]\npublic_url = "example.com"', 2, "api.public_url", "matching regex"),
+        # It would be said to receivers, or stand in a header.
+        ('[dispatch]\nhelo_name = "a.example\\n"', 2, "dispatch.helo_name", "matching regex"),
+        ('[api]\npublic_url = "https://a.example\\n"', 2, "api.public_url", "matching regex"),
+        ('[mail]\nbounce_domain = "a.example\\n"', 2, "mail.bounce_domain", "matching regex"),
         ("api = 3", 1, "api", "expected object, got int"),
         ("api.port = 0", 1, "api.port", "expected int >= 1"),
         ("[retry]\ngreylist_s = [300, -1]", 2, "retry.greylist_s", "expected float >= 0.0"),
