@@ -37,12 +37,16 @@ from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.dispatch.upkeep import run_upkeep
 from gateway.errors import StoreUnavailable
+from gateway.model.ids import Prefix, encode
 from gateway.mta import journal
 from gateway.mta.keys import generate_rsa_key, load_or_create_master_key, seal
+from gateway.store import sites
 from gateway.store.books import read_books
 from gateway.store.pool import open_pool
+from gateway.store.tenancy import OPERATOR, as_site
 from gateway.throttle.shaping import Limits, Shaping
 from tests.support.accept import DAY_S, UNLIMITED, accept
+from tests.support.api import Client, open_world
 from tests.support.dispatcher_process import spawn
 from tests.support.sink import SinkServer
 
@@ -124,6 +128,7 @@ class Fleet:
         self.limits = limits
         self.submitted: list[int] = []
         self._settings: dict[str, Mapping[str, object]] = dict(settings or {})
+        self._elsewhere: dict[str, str] = {}
         self._dispatchers: list[DispatcherProcess] = []
         self._stop_upkeep = asyncio.Event()
         self._upkeep: asyncio.Task[None] | None = None
@@ -167,6 +172,10 @@ class Fleet:
     def configure(self, section: str, **keys: object) -> None:
         """Set keys that are known only when the sink listens; for dispatchers started later."""
         self._settings[section] = {**self._settings.get(section, {}), **keys}
+
+    def route(self, domain: str, port: int) -> None:
+        """Have mail for a domain go to another receiver of loopback than the sink; for dispatchers started later."""
+        self._elsewhere[domain] = f"127.0.0.1:{port}"
 
     async def start(self, host: str, *options: str) -> DispatcherProcess:
         """Start a dispatcher on a host and return at once; options as in `dispatcher_process`."""
@@ -217,18 +226,31 @@ class Fleet:
 
     # -- what is to be sent ------------------------------------------------------------------------------------------
 
+    async def message(
+        self, *, priority: int = BULK, html: str, text: str = "", template: bool = False
+    ) -> int:
+        """Store a message of other words; its id, for `submit`."""
+        (row,) = await self.rows(
+            "INSERT INTO message (id, site_id, domain_id, stream, sender, subject, html, text, template) "
+            "SELECT nextval('acceptance_id'), site_id, domain_id, stream, sender, subject, $1, $2, $3 FROM message WHERE id = $4 RETURNING id",
+            html, text, "inline" if template else "", self.messages[priority],
+        )  # fmt: skip
+        return row["id"]
+
     async def submit(
         self,
         recipients: int | Iterable[str],
         *,
         domains: int = 20,
         priority: int = BULK,
+        message_id: int | None = None,
         expires_s: float = DAY_S,
         wake: bool = True,
     ) -> list[int]:
         """Accept deliveries, in one transaction for each 1,000, and wake them; their ids.
 
-        A number stands for so many recipients, spread over `domains` domains.
+        A number stands for so many recipients, spread over `domains` domains. Without `message_id` it is the short message that
+        each priority has.
         """
         if isinstance(recipients, int):
             start = len(self.submitted)
@@ -238,7 +260,7 @@ class Fleet:
         async with self.pool.acquire() as connection:
             for start in range(0, len(addresses), 1_000):
                 accepted, flows = await accept(
-                    connection, self.site_id, self.messages[priority], priority, addresses[start : start + 1_000],
+                    connection, self.site_id, message_id or self.messages[priority], priority, addresses[start : start + 1_000],
                     expires_s=expires_s, limits=self.limits,
                 )  # fmt: skip
                 ids += accepted
@@ -333,6 +355,21 @@ class Fleet:
     async def _value(self, query: str, *args: object) -> Any:
         return await self.pool.fetchval(query, *args)
 
+    async def lane_says(self, domain: str) -> str:
+        """Why a lane waits, or waited last."""
+        return await self._value(
+            "SELECT coalesce(s.suspended_why, '') FROM lane_state s JOIN lane l ON l.id = s.lane_id WHERE l.name = $1", domain
+        )  # fmt: skip
+
+    async def shown(self, *message_ids: int) -> dict[str, dict[str, Any]]:
+        """Deliveries of messages, by recipient, as the control API shows them to the site."""
+        async with open_world(self.dsn, self.directory) as world:
+            async with as_site(world.services.pool, OPERATOR) as connection:
+                _, key = await sites.issue_key(connection, self.site_id, "scenario", ["read"])
+            site = Client(world.http, key)
+            found = [await site.get(f"/v1/messages/{encode(Prefix.MESSAGE, id_)}") for id_ in message_ids]
+        return {delivery["to"]: delivery for message in found for delivery in message["deliveries"]}
+
     def ledger(self) -> Ledger:
         """What the sink saw, by delivery."""
         return self.sink.ledger("delivery")
@@ -391,6 +428,7 @@ class Fleet:
             "database": {"dsn": self.dsn, "data_dir": str(folder)},
             "keys": {"master_key_file": str(self.directory / "master.key")},
             "route": {"default": f"127.0.0.1:{self.sink.port}"},
+            "route.domains": self._elsewhere,
             "dispatch": {"ack_interval_ms": 20, "grace_s": 10.0},
             "retry": {
                 **{
@@ -413,5 +451,10 @@ def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
     lines: list[str] = []
     for name, table in tables.items():
         lines.append(f"[{name}]")
-        lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in table.items()]
+        for key, value in table.items():
+            lines.append(f"{_quoted(key) if '.' in key else key} = {_quoted(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: object) -> str:
+    return msgspec.json.encode(value).decode()

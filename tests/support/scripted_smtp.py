@@ -1,8 +1,9 @@
 """An SMTP server that says exactly what a test wrote down, and keeps what it was told.
 
 A script is a list of steps: bytes are sent; `Until(b"…")` reads until the client has sent that; `Drip` sends byte by byte, `Sip`
-reads a little at a time; `Hold` waits for the test's event, reading nothing; `StartTls` goes on under TLS; `Close` and `Reset` end
-the connection. Each connection plays the next script, the last one again and again.
+reads a little at a time; `Hold` waits for the test's event, reading nothing; `Endless` sends until nobody is there; `StartTls` goes on
+under TLS; `Relay` becomes another server; `Close` and `Reset` end the connection. Each connection plays the next script, the last one
+again and again, until the test says what all later ones play.
 """
 
 from __future__ import annotations
@@ -60,13 +61,33 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Endless:
+    """Send this again and again, until the client is gone."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Pass on what both sides say, to and from the server on this port of loopback.
+
+    `until`: once the client says this, which is not passed on any more, the other server is left and the script goes on.
+    `greeted`: the client has had its greeting already; the other server's is left out.
+    """
+
+    port: int
+    until: bytes = b""
+    greeted: bool = False
+
+
+@dataclass(frozen=True)
 class StartTls:
     """Take the client's handshake."""
 
     context: ssl.SSLContext
 
 
-Step = bytes | Until | Close | Reset | Drip | Sip | Hold | StartTls
+Step = bytes | Until | Close | Reset | Drip | Sip | Hold | Endless | Relay | StartTls
 OPENING: tuple[Step, ...] = (GREETING, Until(b"EHLO"), EHLO_PIPELINING)
 TAKEN: tuple[Step, ...] = (Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n", Until(b"\r\n.\r\n"))
 
@@ -77,18 +98,23 @@ class ScriptedServer:
 
     port: int = 0
     heard: list[bytearray] = field(default_factory=list[bytearray])
+    later: Sequence[Step] | None = None
+    """What every connection from now on plays."""
 
 
 @asynccontextmanager
 async def scripted(
-    *scripts: Sequence[Step], host: str = "127.0.0.1", port: int = 0
+    *scripts: Sequence[Step], host: str = "127.0.0.1", port: int = 0, window_bytes: int | None = None
 ) -> AsyncIterator[ScriptedServer]:
-    """Serve the scripts on an address of loopback, on a free port unless one is named."""
+    """Serve the scripts on an address of loopback, on a free port unless one is named.
+
+    `window_bytes`: how much the kernel may take in for a connection that does not read.
+    """
     told = ScriptedServer()
     tasks: set[asyncio.Task[None]] = set()
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        script = scripts[min(len(told.heard), len(scripts) - 1)]
+        script = told.later or scripts[min(len(told.heard), len(scripts) - 1)]
         heard = bytearray()
         told.heard.append(heard)
         seen = 0
@@ -116,6 +142,14 @@ async def scripted(
                         await asyncio.sleep(step.pause_s)
                 elif isinstance(step, Hold):
                     await step.event.wait()
+                elif isinstance(step, Endless):
+                    while not writer.is_closing():
+                        writer.write(step.data)
+                        await writer.drain()
+                elif isinstance(step, Relay):
+                    if not await _relay(step, reader, writer, heard):
+                        return writer.close()
+                    seen = len(heard)
                 elif isinstance(step, StartTls):
                     await writer.start_tls(step.context)
                 elif isinstance(step, Reset):
@@ -134,7 +168,10 @@ async def scripted(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, host, port)
+    listening = socket.create_server((host, port))
+    if window_bytes is not None:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)  # its connections inherit it
+    server = await asyncio.start_server(connected, sock=listening)
     told.port = server.sockets[0].getsockname()[1]
     try:
         yield told
@@ -143,3 +180,34 @@ async def scripted(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _relay(
+    step: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: bytearray
+) -> bool:
+    """Whether the client said what the script waits for; else one of the two has ended."""
+    start = len(heard)
+    theirs, to_them = await asyncio.open_connection("127.0.0.1", step.port)
+
+    async def back() -> None:
+        if step.greeted:
+            await theirs.readuntil(b"\r\n")
+        with contextlib.suppress(ConnectionError):
+            while data := await theirs.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    answering = asyncio.create_task(back())
+    try:
+        while data := await reader.read(65_536):
+            heard += data
+            if step.until and step.until in heard[start:]:
+                return True
+            to_them.write(data)
+            await to_them.drain()
+        return False
+    finally:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        to_them.close()
