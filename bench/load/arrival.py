@@ -36,7 +36,9 @@ class Receiver(Protocol):
         """Take the end of the connection."""
 
 
-def listen(loop: asyncio.AbstractEventLoop, listening: socket.socket, receiver: Callable[[], Receiver]) -> None:
+def listen(
+    loop: asyncio.AbstractEventLoop, listening: socket.socket, receiver: Callable[[], Receiver]
+) -> None:
     """Take connections of a bound, listening socket until `loop.remove_reader` is called for it."""
     listening.setblocking(False)
     with contextlib.suppress(OSError):  # inherited by what is accepted
@@ -54,7 +56,9 @@ def listen(loop: asyncio.AbstractEventLoop, listening: socket.socket, receiver: 
 class StampedTransport(asyncio.Transport):
     """The least transport that a sink needs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, receiver: Receiver) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connection: socket.socket, receiver: Receiver
+    ) -> None:
         super().__init__({"socket": connection})
         self._loop, self._connection, self._receiver = loop, connection, receiver
         self._closing = False

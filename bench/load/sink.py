@@ -336,7 +336,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tls", action="store_true", help="offer STARTTLS, with a certificate that is made at the start"
     )
-    parser.add_argument("--time-log", type=Path, help="file for the arrivals of final dots by the kernel's clock (see timelog.py)")
+    parser.add_argument(
+        "--time-log",
+        type=Path,
+        help="file for the arrivals of final dots by the kernel's clock (see timelog.py)",
+    )
     parser.add_argument("--parent-fd", type=int, help="end when this file descriptor of a pipe is at its end")
     parser.add_argument("--json", action="store_true", help="closing summary as one line of JSON on stdout")
     return parser

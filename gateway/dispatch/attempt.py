@@ -11,7 +11,7 @@ journal errs to "in doubt". Must not know SQL or how connections are paced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 
@@ -136,17 +136,24 @@ class AttemptMaker:
             self._contents.trim()
             self._contents.add(asked, rows)
 
-    async def send(self, delivery: Leased, session: Session) -> Disposition | None:
-        """Make one attempt on an open session and record what it came to; None when it could not be begun."""
+    async def send(
+        self, delivery: Leased, session: Session, turn: Callable[[], Awaitable[None]]
+    ) -> Disposition | None:
+        """Make one attempt on an open session and record what it came to; None when it could not be begun.
+
+        `turn` is waited for before the content leaves.
+        """
         if not self._traces.wanted and session.trace is None:
-            return await self._attempt(delivery, session)
+            return await self._attempt(delivery, session, turn)
         self._traces.begin(session, delivery)
         try:
-            return await self._attempt(delivery, session)
+            return await self._attempt(delivery, session, turn)
         finally:
             self._traces.done(session)
 
-    async def _attempt(self, delivery: Leased, session: Session) -> Disposition | None:
+    async def _attempt(
+        self, delivery: Leased, session: Session, turn: Callable[[], Awaitable[None]]
+    ) -> Disposition | None:
         if ended := self._ended_before(delivery):
             self._tell(ended)
             _note(session, f"not tried: {ended.reply}")
@@ -173,7 +180,7 @@ class AttemptMaker:
                 raise TurnPassed("this process stood still before the final dot")
 
         try:
-            disposition = await session.transact(mail, before_dot)
+            disposition = await session.transact(mail, before_dot, turn)
         except (LeaseUnproven, TurnPassed):
             self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
             self.hand_back([delivery])

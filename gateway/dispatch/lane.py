@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.clock import Clock
+from gateway.dispatch.pace import LEAD_S, LanePace
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import Disposition, Outcome
 from gateway.mta.wire import Session, SessionFailed
-from gateway.throttle.bucket import Pacer
-
-SLACK_S: Final = 0.001
-"""How late a timer may be without the pace paying for it: at 1,000/s the loop's millisecond timers lost a third of the rate."""
 
 PATIENCE_S: Final = 0.005
 """First step of the patience with a lane of which nothing leaves in time."""
@@ -40,8 +38,13 @@ class Attempts(Protocol):
         """Open a session towards the delivery's domain. Raises SessionFailed."""
         ...
 
-    async def send(self, delivery: Leased, session: Session) -> Disposition | None:
-        """Make one attempt and record its outcome; return it, or None when it was not begun."""
+    async def send(
+        self, delivery: Leased, session: Session, turn: Callable[[], Awaitable[None]]
+    ) -> Disposition | None:
+        """Make one attempt and record its outcome; return it, or None when it was not begun.
+
+        `turn` is waited for before the content leaves.
+        """
         ...
 
     def refused(self, delivery: Leased | None, lane: LaneRunner, disposition: Disposition) -> None:
@@ -80,9 +83,7 @@ class LaneRunner:
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
         self._idle: list[tuple[Session, float]] = []
         self._workers: set[asyncio.Task[None]] = set()
-        self._pacer: Pacer | None = None
-        self._rate: tuple[float, int] = (0.0, 0)
-        self._turn = asyncio.Lock()
+        self._pace, self._turn = LanePace(host.clock), asyncio.Lock()
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
@@ -103,13 +104,20 @@ class LaneRunner:
 
     @property
     def room(self) -> int:
-        """How many more it may be given."""
-        return self._most - self.held if self._clock.monotonic() >= self.refused_until else 0
+        """How many more it may be given; 0 until that is half of what it may hold, so that turns are few and long."""
+        most = self._most
+        free = most - self.held
+        return free if 2 * free >= most and self._clock.monotonic() >= self.refused_until else 0
 
     @property
     def _most(self) -> int:
-        """What it may hold; after a turn that was too short, what left in it and what was on the wire: the rest would go back again."""
-        return max(1, min(self._limit, self._left + self.slots)) if self._late else self._limit
+        """What it may hold; after a turn that was too short, what left in it and what was on the wire: the rest would go back again.
+
+        A few at its end that were late are jitter: were the turn cut for them, the next, shorter one would be cut the more.
+        """
+        if self._late <= self._left / 4:
+            return self._limit
+        return max(1, min(self._limit, self._left + self.slots))
 
     @property
     def quiet(self) -> bool:
@@ -118,11 +126,8 @@ class LaneRunner:
 
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
-        if self._pacer is None:
-            self._pacer = Pacer(grant.rate_per_s, grant.burst)
-        elif self._rate != (grant.rate_per_s, grant.burst):
-            self._pacer.set_limits(grant.rate_per_s, grant.burst, self._clock.monotonic())
-        self._rate, self.slots = (grant.rate_per_s, grant.burst), grant.slots
+        self._pace.set_limits(grant.rate_per_s, grant.burst)
+        self.slots = grant.slots
         if grant.deliveries:
             if self._late and not self._left:
                 self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)
@@ -198,13 +203,15 @@ class LaneRunner:
                     session = await self._open()
                     if session is None:
                         return
-                delivery = await self._next()
-                if delivery is None:
+                if (begun := await self._next()) is None:
                     continue
+                delivery, at = begun
+                turn = partial(self._pace.content_turn, delivery.id, at)
                 try:
-                    disposition = await self._host.send(delivery, session)
+                    disposition = await self._host.send(delivery, session, turn)
                 finally:
                     del self._sending[delivery.id]
+                    self._pace.ended(delivery.id)
                     self._on_progress()
                 if disposition is None:
                     continue
@@ -241,29 +248,34 @@ class LaneRunner:
                     self._host.hopeless(first, failure.disposition)
         return None
 
-    async def _next(self) -> Leased | None:
-        """Wait for the turn of the next delivery, which then counts as sending; None when it went back instead."""
+    async def _next(self) -> tuple[Leased, float] | None:
+        """Wait until the next delivery may be begun, which then counts as sending.
+
+        Returns:
+            It and the moment of its content; None when it went back instead.
+        """
         async with self._turn:
-            if not self._waiting or self._pacer is None:
+            if not self._waiting:
                 return None
             delivery = self._waiting.popleft()
             now = self._clock.monotonic()
-            at = self._pacer.earliest(delivery.planned_at)
-            if not self._may_leave(delivery, max(at, now)):
+            at = self._pace.earliest(delivery.planned_at)
+            if not self._may_leave(delivery, self._pace.content_at(max(at, now))):
                 self._host.hand_back([delivery])
                 self._on_progress()
                 return None
             self._sending[delivery.id] = delivery
-            while now < at:
-                await self._clock.sleep(at - now)
+            while now < at - LEAD_S:
+                await self._clock.sleep(at - LEAD_S - now)
                 now = self._clock.monotonic()
-            if not self._may_leave(delivery, now):
+            at = max(at, now)
+            if not self._may_leave(delivery, self._pace.content_at(at)):
                 del self._sending[delivery.id]
                 self._host.hand_back([delivery])
                 return None
-            self._pacer.sent(max(at, now - SLACK_S))
+            self._pace.begun(delivery.id, at)
             self._left += 1
-            return delivery
+            return delivery, at
 
     def _may_leave(self, delivery: Leased, at: float) -> bool:
         """Whether nothing holds it and `at` is within its turn."""

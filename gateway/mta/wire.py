@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -78,10 +78,16 @@ class Session:
     def trace(self, trace: Trace | None) -> None:
         self._channel.trace = trace
 
-    async def transact(self, mail: Mail, before_dot: Callable[[], None]) -> Disposition:
+    async def transact(
+        self,
+        mail: Mail,
+        before_dot: Callable[[], None],
+        turn: Callable[[], Awaitable[None]] | None = None,
+    ) -> Disposition:
         """Send one message; return what it came to. Never raises for what the server or the network does.
 
-        `before_dot` runs right before content and dot are written; what it raises ends the session unsent and passes on.
+        `turn` is waited for once the receiver is ready for the content: it says when that may leave. `before_dot` runs right
+        before content and dot are written; what it raises ends the session unsent and passes on.
         """
         self.transactions += 1
         self._spoken = self._heard = self.stale = False
@@ -98,6 +104,8 @@ class Session:
             refusal = await (self._open_pipelined(mail) if self._pipelining else self._open_in_steps(mail))
             if refusal is not None:
                 return refusal
+            if turn is not None:
+                await turn()
             channel.require_silence()  # else the reply to the dot could be one that was on its way already
             try:
                 before_dot()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dispatch.lane import PATIENCE_S, SLACK_S, START_ROWS, LaneRunner
+from gateway.dispatch.lane import PATIENCE_S, START_ROWS, LaneRunner
+from gateway.dispatch.pace import SLACK_S
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from gateway.mta.wire import SessionFailed
@@ -69,9 +70,12 @@ class Host:
         self.sessions.append(FakeSession())
         return self.sessions[-1]
 
-    async def send(self, delivery: Leased, session: Any) -> Disposition | None:
+    async def send(
+        self, delivery: Leased, session: Any, turn: Callable[[], Awaitable[None]]
+    ) -> Disposition | None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        await turn()
         self.sent.append((delivery.id, self.clock.monotonic()))
         session.transactions += 1
         await self.clock.sleep(self.takes_s)

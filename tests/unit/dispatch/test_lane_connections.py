@@ -44,7 +44,7 @@ class Host:
     async def connect(self, delivery: Leased) -> Any:
         return Full()
 
-    async def send(self, delivery: Leased, session: Any) -> Disposition | None:
+    async def send(self, delivery: Leased, session: Any, turn: Any) -> Disposition | None:
         session.transactions += 1
         self.sent.append(delivery.id)
         await asyncio.sleep(0)
