@@ -71,7 +71,8 @@ class Endless:
 class Relay:
     """Pass on what both sides say, to and from the server on this port of loopback.
 
-    `until`: once the client says this, which is not passed on any more, the other server is left and the script goes on.
+    `until`: once the client says this, the other server answers what belongs to earlier messages and is left; the transaction with it
+    is not passed on, and the script goes on.
     `greeted`: the client has had its greeting already; the other server's is left out.
     """
 
@@ -187,6 +188,7 @@ async def _relay(
 ) -> bool:
     """Whether the client said what the script waits for; else one of the two has ended."""
     start = len(heard)
+    leaving = False
     theirs, to_them = await asyncio.open_connection("127.0.0.1", step.port)
 
     async def back() -> None:
@@ -194,15 +196,21 @@ async def _relay(
             await theirs.readuntil(b"\r\n")
         with contextlib.suppress(ConnectionError):
             while data := await theirs.read(65_536):
-                writer.write(data)
+                goodbye = data.find(b"221 ") if leaving else -1
+                writer.write(data if goodbye < 0 else data[:goodbye])
                 await writer.drain()
-        writer.close()
+        if not leaving:
+            writer.close()
 
     answering = asyncio.create_task(back())
     try:
         while data := await reader.read(65_536):
             heard += data
             if step.until and step.until in heard[start:]:
+                leaving = True
+                # The opening of the next message may come with the end of this one (RFC 2920).
+                to_them.write(data[: max(data.find(b"MAIL FROM:"), 0)] + b"QUIT\r\n")
+                await answering
                 return True
             to_them.write(data)
             await to_them.drain()
