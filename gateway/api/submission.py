@@ -78,6 +78,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     reply_to: str | Mailbox = ""
     attachments: Annotated[list[AttachmentBody], Meta(max_length=_ATTACHMENTS_LIMIT)] = []
     headers: Annotated[dict[str, str], Meta(max_length=_HEADERS_LIMIT)] = {}
+    """Further header fields; none of the gateway's own (`mta/own_headers`)."""
     stream: Stream = Stream.TRANSACTIONAL
     send_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     expires_in_s: Annotated[int, Meta(ge=60, le=2_592_000)] | UnsetType = UNSET

@@ -30,6 +30,7 @@ from gateway.mta.body import PLAIN_LIMIT
 from gateway.mta.keys import derive_key, derive_ring, unseal
 from gateway.mta.list_headers import feedback_id
 from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff, unpack_attachments, unsubscribe_value
+from gateway.mta.own_headers import is_own
 from gateway.mta.sign import Algorithm, Signer
 from gateway.mta.verp import local_part
 from gateway.mta.wire import Mail
@@ -289,9 +290,9 @@ class Contents:
             sender=row["sender"],
             subject=row["subject"],
             reply_to=row["reply_to"],
-            headers=(
-                *headers.items(), feedback_id(row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id),
-            ),
+            # One that was accepted before its name became ours is left out: what is accepted leaves.
+            headers=tuple((name, value) for name, value in headers.items() if not is_own(name)),
+            own=(feedback_id(row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id),),
             fields=_MARKETING_FIELDS if marketing else _FIELDS,
             attachments=unpack_attachments(row["attachments"]),
         )  # fmt: skip

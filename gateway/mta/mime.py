@@ -42,11 +42,8 @@ from gateway.mta.canonical import (
     signing_order,
 )
 from gateway.mta.header import check_value, mailbox_field, raw_field, text_field
+from gateway.mta.own_headers import check_foreign, is_own
 
-_RESERVED: Final = frozenset({
-    "bcc", "cc", "date", "dkim-signature", "from", "list-unsubscribe", "list-unsubscribe-post", "message-id",
-    "mime-version", "received", "reply-to", "return-path", "sender", "subject", "to",
-})  # fmt: skip
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MESSAGE_ID: Final = re.compile(r"[!-;=?A-~]{1,200}@[!-;=?A-~]{1,255}")
@@ -87,9 +84,11 @@ class MailContent(msgspec.Struct, frozen=True):
     """Without one of the two the message has a single part."""
     reply_to: str = ""
     headers: tuple[tuple[str, str], ...] = ()
-    """Further fields, in order; none of those that stand above or belong to MIME."""
+    """Further fields of the site's, in order; none that is ours (`mta/own_headers`)."""
+    own: tuple[tuple[str, str], ...] = ()
+    """Further fields of ours that are the same for all recipients, behind the site's."""
     fields: tuple[str, ...] = ()
-    """Names of the fields whose values `fill` is given."""
+    """Names of our fields whose values `fill` is given."""
     attachments: tuple[Attachment, ...] = ()
 
 
@@ -126,7 +125,7 @@ class Stencil:
 
         Raises:
             Invalid: names the field of `MailContent` that cannot go into a message (CR, LF or NUL in a header first of all).
-            ValueError: a boundary of the caller's making is wrong.
+            ValueError: a boundary of the caller's making is wrong, or a field of ours has a name that a site may use.
         """
         if not _BOUNDARY.fullmatch(boundary):
             raise ValueError("no boundary; expected 1 to 64 characters of RFC 2046 §5.1.1")
@@ -154,10 +153,14 @@ class Stencil:
         if content.reply_to:
             static.append(mailbox_field("Reply-To", content.reply_to, "/reply_to"))
         for index, (name, value) in enumerate(content.headers):
-            pointer = f"/headers/{index}"
-            if name.lower() in _RESERVED or name.lower().startswith("content-"):
-                raise Invalid([(pointer, f"{name} is set by the gateway")])
-            static.append(text_field(name, value, pointer))
+            check_foreign(name, f"/headers/{index}")
+            static.append(text_field(name, value, f"/headers/{index}"))
+        for name in (*[name for name, _ in content.own], *content.fields):
+            if not is_own(name):
+                raise ValueError(f"a site may set {name}, too; expected a name of mta/own_headers")
+        static += [
+            text_field(name, value, f"/own/{index}") for index, (name, value) in enumerate(content.own)
+        ]
         static += range(4, 4 + len(content.fields))
         static.append(b"MIME-Version: 1.0\r\n")
         self._head = static

@@ -1,7 +1,9 @@
-"""What a dispatcher keeps of messages is bounded, however many and however large they are."""
+"""What a dispatcher keeps of messages is bounded, however many and however large they are; what it makes of them has each field once."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from functools import cache
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from gateway.config import Config
 from gateway.dispatch.content import CACHED_BYTES, CACHED_MESSAGES, Contents, names_of
+from gateway.model.delivery import Leased
 from gateway.mta.keys import generate_rsa_key, seal
 from gateway.mta.mime import Attachment, pack_attachments
 
@@ -20,7 +23,9 @@ def sealed() -> bytes:
     return seal(generate_rsa_key(), MASTER, "a.example")
 
 
-def row(number: int, *, file_bytes: int = 0, verified: bool = True) -> dict[str, Any]:
+def row(
+    number: int, *, file_bytes: int = 0, verified: bool = True, headers: str | None = None
+) -> dict[str, Any]:
     files = (
         pack_attachments([Attachment("f.bin", "application/octet-stream", b"x" * file_bytes)])
         if file_bytes
@@ -28,7 +33,7 @@ def row(number: int, *, file_bytes: int = 0, verified: bool = True) -> dict[str,
     )
     return {
         "id": number, "site_id": 1, "broadcast_id": None, "stream": "transactional", "sender": "a@a.example", "reply_to": "", "subject": "s",
-        "html": "", "text": "t", "headers": None, "template": "", "attachments": files, "domain_id": 1, "domain": "a.example", "selector": "s1",
+        "html": "", "text": "t", "headers": headers, "template": "", "attachments": files, "domain_id": 1, "domain": "a.example", "selector": "s1",
         "algorithm": "rsa-sha256", "private_key_sealed": sealed() if verified else None, "further_keys": "[]",
     }  # fmt: skip
 
@@ -69,3 +74,22 @@ def test_what_may_be_mended_is_looked_at_again(verified: bool) -> None:
     assert kept(contents, range(1, 2)) == {1}
     load(contents, range(2, 3))
     assert kept(contents, range(1, 2)) == set()
+
+
+def delivery(message_id: int) -> Leased:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return Leased(
+        id=message_id * 1024, epoch=1, lane_id=1, site_id=1, message_id=message_id, broadcast_id=0, priority=0, attempts=0, crashes=0,
+        doubts=0, recipient="b@b.example", variables=None, accepted_at=now, expires_at=now + timedelta(days=2), suppressed=False,
+        planned_at=0.0, late_at=0.0, last_moment=0.0,
+    )  # fmt: skip
+
+
+def test_a_field_that_is_ours_stands_once_though_a_site_gave_it_when_it_still_could() -> None:
+    contents = Contents(names_of(Config()), MASTER)
+    load(contents, range(1, 2), headers='{"feedback-id": "x", "X-Note": "y", "X-GATEWAY-DELIVERY": "7"}')
+    message = message_from_bytes(contents.make(delivery(1)).content)
+    assert message.get_all("X-Note") == ["y"]
+    assert message.get_all("X-Gateway-Delivery") == ["1024"]
+    [feedback] = message.get_all("Feedback-ID", [])
+    assert feedback.endswith(":transactional:gateway")
