@@ -2,10 +2,15 @@
 
 Owns these three answers. Must not know how tokens are made (`campaigns/tracking`, `campaigns/unsubscribe`). A GET writes nothing: scanners
 fetch every link. An unsubscription acts at once, with no cookie and no redirect, and holds for all marketing of the site.
+
+What we made keeps its answer when those whom it speaks of are gone: who unsubscribes from a site that was deleted is told so and gets no
+more mail, which is true, and a mailbox provider that clicks for them sees no failure (RFC 8058 §3.1); a link leads on as long as its
+message is kept, and is not found after that.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -58,15 +63,16 @@ async def unsubscribe(call: Call) -> Reply:
     """Unsubscribe an address from all marketing of a site, at once; again does nothing."""
     opt_out = _opt_out(call)
     timeout_s = call.services.config.database.acquire_timeout_s
-    async with as_site(call.services.pool, opt_out.site_id, timeout_s=timeout_s) as connection:
-        await suppressions.add_suppression(
-            connection,
-            opt_out.site_id,
-            opt_out.address,
-            "marketing",
-            "unsubscribe",
-            f"delivery {opt_out.delivery_id}",
-        )
+    with suppress(NotFound):  # the site was deleted: it sends nothing any more
+        async with as_site(call.services.pool, opt_out.site_id, timeout_s=timeout_s) as connection:
+            await suppressions.add_suppression(
+                connection,
+                opt_out.site_id,
+                opt_out.address,
+                "marketing",
+                "unsubscribe",
+                f"delivery {opt_out.delivery_id}",
+            )
     return Reply(_DONE, headers=_PRIVATE)
 
 

@@ -128,6 +128,36 @@ async def test_links_lead_where_they_led_and_a_changed_one_nowhere(world: World,
     assert (await world.public.call("GET", "/o/words.gif")).status_code == 404
 
 
+async def test_what_came_from_a_site_that_was_deleted_is_answered_and_writes_nothing(
+    world: World, pool: asyncpg.Pool
+) -> None:
+    """A foreign key would make it a 500, a row without a site something that nobody could ever see or remove."""
+    _, fields, html = await sent(world, pool)
+    unsubscribe = path_of(fields["List-Unsubscribe"].strip("<>"))
+    link, *_ = re.findall(r"""href=["']([^"']+)""", html)
+    [pixel] = re.findall(r'src="https://t.acme.example(/o/[^"]+)"', html)
+    await pool.execute("DELETE FROM site")
+
+    page = await world.public.call("GET", unsubscribe)
+    assert (page.status_code, '<form method="post">' in page.text) == (200, True)
+    for _ in range(2):
+        done = await world.public.call(
+            "POST",
+            unsubscribe,
+            b"List-Unsubscribe=One-Click",
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        )
+        assert (done.status_code, "You are unsubscribed" in done.text) == (200, True)
+    assert await pool.fetchval("SELECT count(*) FROM suppression") == 0
+
+    followed = await world.public.call("GET", path_of(link))
+    assert (followed.status_code, followed.headers["location"]) == (302, "https://shop.example/a?x=1&y=2")
+    assert (await world.public.call("GET", pixel)).status_code == 200
+    await pool.execute("DELETE FROM message")
+    assert (await world.public.call("GET", path_of(link))).status_code == 404
+    assert (await world.public.call("GET", pixel)).status_code == 200
+
+
 async def test_transactional_mail_is_not_tracked_and_has_no_unsubscribe_link(
     world: World, pool: asyncpg.Pool
 ) -> None:
