@@ -21,8 +21,9 @@ from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, decode
 from gateway.model.stream import Stream
+from gateway.mta.attachment import Attachment, pack_attachments
 from gateway.mta.header import split_mailbox
-from gateway.mta.mime import Attachment, MailContent, Stencil, build, pack_attachments
+from gateway.mta.mime import MailContent, Stencil, build
 from gateway.store.intake import Deliveries, Submission
 
 RECIPIENTS_LIMIT: Final = 1_000

@@ -26,10 +26,11 @@ from gateway.model.delivery import Leased
 from gateway.model.ids import encode
 from gateway.model.stream import Stream
 from gateway.model.token import Purpose, day_of
+from gateway.mta.attachment import unpack_attachments
 from gateway.mta.body import PLAIN_LIMIT
 from gateway.mta.keys import derive_key, derive_ring, unseal
-from gateway.mta.list_headers import feedback_id
-from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff, unpack_attachments, unsubscribe_value
+from gateway.mta.list_headers import feedback_id, unsubscribe_value
+from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff
 from gateway.mta.own_headers import is_own
 from gateway.mta.sign import Algorithm, Signer
 from gateway.mta.verp import local_part

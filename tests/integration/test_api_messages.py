@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.mta.mime import Attachment, unpack_attachments
+from gateway.mta.attachment import Attachment, unpack_attachments
 from tests.support.api import Client, World, open_world
 
 

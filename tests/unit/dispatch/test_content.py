@@ -12,8 +12,8 @@ import pytest
 from gateway.config import Config
 from gateway.dispatch.content import CACHED_BYTES, CACHED_MESSAGES, Contents, names_of
 from gateway.model.delivery import Leased
+from gateway.mta.attachment import Attachment, pack_attachments
 from gateway.mta.keys import generate_rsa_key, seal
-from gateway.mta.mime import Attachment, pack_attachments
 
 MASTER = b"k" * 32
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.stream import Stream
-from gateway.mta.list_headers import cfbl_address, cfbl_feedback_id, feedback_id, list_id
-from gateway.mta.mime import MailContent, Stencil, unsubscribe_value
+from gateway.mta.list_headers import cfbl_address, cfbl_feedback_id, feedback_id, list_id, unsubscribe_value
+from gateway.mta.mime import MailContent, Stencil
 from tests.unit.mta.test_verp import ACCEPTED_AT
 
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Invalid
-from gateway.mta.mime import MailContent, Stencil, build, dot_stuff, unsubscribe_value
+from gateway.mta.list_headers import unsubscribe_value
+from gateway.mta.mime import MailContent, Stencil, build, dot_stuff
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
