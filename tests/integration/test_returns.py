@@ -15,7 +15,8 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.config import ApiConfig, Config, TrackConfig
-from gateway.dispatch.content import Contents, names_of
+from gateway.dispatch.content import Contents
+from gateway.dispatch.message import names_of
 from gateway.model.delivery import Leased
 from gateway.model.ids import decode
 from gateway.mta.keys import generate_rsa_key, seal

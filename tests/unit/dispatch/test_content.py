@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.config import Config
-from gateway.dispatch.content import CACHED_BYTES, CACHED_MESSAGES, Contents, names_of
+from gateway.dispatch.content import CACHED_BYTES, CACHED_MESSAGES, Contents
+from gateway.dispatch.message import names_of
 from gateway.model.delivery import Leased
 from gateway.mta.attachment import Attachment, pack_attachments
 from gateway.mta.keys import generate_rsa_key, seal
