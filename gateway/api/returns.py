@@ -16,7 +16,8 @@ from typing import Final
 
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.serving import Reply
-from gateway.campaigns.links import Link, compile_links
+from gateway.campaigns.links import Link
+from gateway.campaigns.tracked import mark
 from gateway.campaigns.tracking import destination_of, read_click, read_open
 from gateway.campaigns.unsubscribe import OptOut, SealRing
 from gateway.errors import NotFound
@@ -86,7 +87,7 @@ async def follow_link(call: Call) -> Reply:
     if not destination:
         timeout_s = call.services.config.database.acquire_timeout_s
         async with as_site(call.services.pool, OPERATOR, timeout_s=timeout_s) as connection:
-            found = await messages.html_of_delivery(connection, click.delivery_id)
+            found = await messages.content_of_delivery(connection, click.delivery_id)
         links = _links(*found) if found is not None else ()
         destination = destination_of(click, links) or ""
     if not destination:
@@ -123,5 +124,5 @@ def _seals(master_key: bytes) -> SealRing:
 
 
 @lru_cache(maxsize=_KEPT_MESSAGES)
-def _links(html: str, is_template: bool) -> tuple[Link, ...]:
-    return compile_links(html, liquid=is_template).links
+def _links(html: str, text: str, is_template: bool) -> tuple[Link, ...]:
+    return mark(html, text, liquid=is_template).links

@@ -69,13 +69,15 @@ class LinkPlan(msgspec.Struct, frozen=True):
     """A source with marks, and what they stand for.
 
     A mark is `marks[0]`, the number or `p`, a colon, the URL as it renders (empty for a static link), `marks[1]`. Both begin or
-    end with an angle bracket, which no variable can put out: a contact's data forge no mark.
+    end with an angle bracket, which no variable can put out in HTML: a contact's data forge no mark (a text's hold a secret instead).
     """
 
     source: str
     links: tuple[Link, ...]
     marks: tuple[str, str]
     has_pixel: bool
+    untracked: frozenset[str] = frozenset()
+    """Destinations of links that opted out; a text part that names them leaves them alone, too."""
 
 
 class _Element(msgspec.Struct, frozen=True):
@@ -97,15 +99,17 @@ def compile_links(html_source: str, *, liquid: bool = True) -> LinkPlan:
         return LinkPlan("", (), marks, has_pixel=False)
     text = blot_out_liquid(html_source) if liquid else html_source
     links: list[Link] = []
+    untracked: set[str] = set()
     pieces: list[tuple[int, int, str]] = []
     pixel_at = len(html_source)
     for element in _elements(text):
         if element.name == "/body":
             pixel_at = element.start
         elif element.name in ("a", "area"):
-            pieces += _track(element, html_source, text, links, marks)
+            pieces += _track(element, html_source, text, links, untracked, marks)
     pieces.append((pixel_at, pixel_at, f"{marks[0]}{PIXEL}:{marks[1]}"))
-    return LinkPlan(replaced(html_source, pieces), tuple(links), marks, has_pixel=True)
+    source = replaced(html_source, pieces)
+    return LinkPlan(source, tuple(links), marks, has_pixel=True, untracked=frozenset(untracked))
 
 
 def _track(
@@ -113,6 +117,7 @@ def _track(
     source: str,
     text: str,
     links: list[Link],
+    untracked: set[str],
     marks: tuple[str, str],
 ) -> Iterator[tuple[int, int, str]]:
     opted_out = [where for name, where, _ in element.attributes if name == "data-no-track"]
@@ -122,6 +127,10 @@ def _track(
             if text[end] not in f"{WHITE_SPACE}/>":
                 start += len(text[start:end]) - len(text[start:end].lstrip(WHITE_SPACE))
             yield start, end, ""
+        for name, _, value in element.attributes:
+            if name == "href" and value is not None:
+                url = read_attribute(source[slice(*value)])
+                untracked.add(url if OUTPUT in text[slice(*value)] else clean(url))
         return
     # All of them, not only the first, which alone counts in HTML: `{% if %}` may let one or the other through.
     for name, _, value in element.attributes:

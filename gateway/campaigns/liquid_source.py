@@ -57,11 +57,11 @@ def is_balanced(value: str) -> bool:
     return depth == 0
 
 
-def marks_not_in(source: str) -> tuple[str, str]:
-    """Return how marks begin and end that are not in the source."""
+def marks_not_in(source: str, secret: str = "") -> tuple[str, str]:
+    """Return how marks begin and end that are not in the source; with a `secret` nobody can write them who does not know it."""
     # Neither is white space, which `{{-` would take away; both hold a control character, which HTML may not.
     for number in count():
-        marks = (f"<\x02{number}\x02", f"\x03{number}\x03>")
+        marks = (f"<\x02{secret}{number}\x02", f"\x03{secret}{number}\x03>")
         if marks[0] not in source and marks[1] not in source:
             return marks
     raise AssertionError("numbers do not end")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.campaigns.render import Rendered
-from gateway.campaigns.tracked import Urls, shown_blocks, shown_places, spliced
+from gateway.campaigns.tracked import Urls, shown_blocks, shown_places, spliced, spliced_text
 from gateway.campaigns.tracking import click_token, open_token
 from gateway.campaigns.unsubscribe import OptOut, SealRing
 from gateway.dispatch.message import Compiler, Message, Names, Unsendable
@@ -115,7 +115,8 @@ class Contents:
 
     def _fill(self, message: Message, delivery: Leased) -> Filled:
         stencil, values = message.stencil, _NO_VALUES
-        urls = self._urls(delivery) if message.plan is not None else None
+        plans, tracked = message.plans, message.tracked
+        urls = self._urls(delivery) if plans is not None else None
         if (template := message.template) is not None:
             variables = msgspec.json.decode(delivery.variables) if delivery.variables else {}
             found = template.values(variables) if stencil is not None else None
@@ -125,11 +126,11 @@ class Contents:
                 stencil = self._one_off(message, template.render(variables), urls)
             else:
                 values = found
-                if urls is not None and message.plan is not None:
-                    values = shown_blocks(message.plan, values, urls)
+                if urls is not None and plans is not None and tracked is not None:
+                    values = shown_blocks(plans, tracked, values, urls)
         assert stencil is not None
-        if urls is not None and stencil is message.stencil and message.tracked is not None:
-            values = values + shown_places(message.tracked, values, urls)
+        if urls is not None and stencil is message.stencil and tracked is not None:
+            values = values + shown_places(tracked, values, urls)
         fields = [str(delivery.id)]
         if message.marketing:
             token = self._unsubscribe.seal(
@@ -155,10 +156,9 @@ class Contents:
         )
 
     def _one_off(self, message: Message, rendered: Rendered, urls: Urls | None) -> Stencil:
-        html = rendered.html
-        if urls is not None and message.plan is not None:
-            html = spliced(message.plan, html, urls)
-        content = msgspec.structs.replace(
-            message.content, subject=rendered.subject, text=rendered.text, html=html
-        )
+        html, text = rendered.html, rendered.text
+        if urls is not None and message.plans is not None:
+            html = spliced(message.plans.html, html, urls)
+            text = spliced_text(message.plans.text, text, urls)
+        content = msgspec.structs.replace(message.content, subject=rendered.subject, text=text, html=html)
         return Stencil(content, boundary=message.boundary)

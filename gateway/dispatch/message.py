@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.campaigns.links import LinkPlan, compile_links
 from gateway.campaigns.render import Template, compile_template
-from gateway.campaigns.tracked import Tracked, track
+from gateway.campaigns.tracked import Plans, TrackedParts, mark, track_parts
 from gateway.config import Config
 from gateway.dispatch.signers import Signers
 from gateway.errors import GatewayError, Invalid
@@ -60,8 +59,8 @@ class Message(msgspec.Struct, frozen=True):
     signers: tuple[Signer, ...]
     marketing: bool
     size_bytes: int
-    plan: LinkPlan | None
-    tracked: Tracked | None
+    plans: Plans | None
+    tracked: TrackedParts | None
 
 
 def names_of(config: Config) -> Names:
@@ -82,7 +81,10 @@ class Compiler:
     def __init__(self, names: Names, master_key: bytes, signers: Signers) -> None:
         """Take our names, the envelope key, and who signs."""
         self._names, self._signers = names, signers
-        self._boundary_key = derive_key(master_key, "boundary")
+        self._boundary_key, self._mark_key = (
+            derive_key(master_key, "boundary"),
+            derive_key(master_key, "mark"),
+        )
 
     def message(self, row: Mapping[str, Any]) -> Message:
         """Return the message of a row of `Queue.messages`.
@@ -96,30 +98,30 @@ class Compiler:
             raise Unsendable("its sending domain is not verified", for_good=False)
         signers = self._signers.of(row)
         marketing = row["stream"] == Stream.MARKETING
-        plan = (
-            compile_links(row["html"], liquid=bool(row["template"]))
-            if marketing and self._names.track_base
-            else None
-        )
-        html: str = plan.source if plan is not None else row["html"]
-        template = compile_template(row["subject"], html, row["text"]) if row["template"] else None
+        plans = None
+        html, text = row["html"], row["text"]
+        if marketing and self._names.track_base:
+            secret = _secret(self._mark_key, row["id"])
+            plans = mark(html, text, liquid=bool(row["template"]), secret=secret)
+            html, text = plans.html.source, plans.text.source
+        template = compile_template(row["subject"], html, text) if row["template"] else None
         parts: dict[str, tuple[str | int, ...]] | None = {
             "subject": (row["subject"],),
-            "text": (row["text"],),
+            "text": (text,),
             "html": (html,),
         }
         rooms: list[int] = []
         if template is not None:
             parts = dict(template.pieces.parts) if template.pieces is not None else None
             rooms = [PLAIN_LIMIT] * len(template.pieces.slots) if template.pieces is not None else []
-        tracked = track(plan, parts["html"], len(rooms)) if plan is not None and parts is not None else None
-        if tracked is not None and parts is not None:
-            parts["html"] = tracked.html
-            rooms += [_URL_ROOM] * len(tracked.places)
+        tracked = None
+        if plans is not None and parts is not None:
+            tracked = track_parts(plans, parts["html"], parts["text"], len(rooms))
+            parts |= {"html": tracked.html.pieces, "text": tracked.text.pieces}
+            rooms += [_URL_ROOM] * tracked.slots
         content = self._content(row, marketing=marketing)
         # Nobody who writes content can guess the boundary, so none can write it into a part.
-        mark = blake2b(row["id"].to_bytes(8), key=self._boundary_key, digest_size=12).hexdigest()
-        boundary = f"=_{mark}"
+        boundary = f"=_{_secret(self._boundary_key, row['id'])}"
         stencil = None
         if parts is not None:
             try:
@@ -132,7 +134,7 @@ class Compiler:
                 raise Unsendable(str(error), for_good=True) from error
         return Message(
             content=content, stencil=stencil, template=template, boundary=boundary, signers=signers, marketing=marketing,
-            size_bytes=_size_bytes(content, row), plan=plan, tracked=tracked,
+            size_bytes=_size_bytes(content, row), plans=plans, tracked=tracked,
         )  # fmt: skip
 
     def _content(self, row: Mapping[str, Any], *, marketing: bool) -> MailContent:
@@ -148,6 +150,11 @@ class Compiler:
             fields=_MARKETING_FIELDS if marketing else _FIELDS,
             attachments=unpack_attachments(row["attachments"]),
         )  # fmt: skip
+
+
+def _secret(key: bytes, message_id: int) -> str:
+    """What nobody can guess, the same for each look at a message."""
+    return blake2b(message_id.to_bytes(8), key=key, digest_size=12).hexdigest()
 
 
 def _size_bytes(content: MailContent, row: Mapping[str, Any]) -> int:

@@ -129,6 +129,20 @@ async def test_links_lead_where_they_led_and_a_changed_one_nowhere(world: World,
     assert (await world.public.call("GET", "/o/words.gif")).status_code == 404
 
 
+async def test_a_link_of_the_text_leads_where_it_led(world: World, pool: asyncpg.Pool) -> None:
+    _, _, text = await sent(
+        world, pool, html="", text="{{ name }}: https://shop.example/text, https://shop.example/t/{{ name }}"
+    )
+    found = re.fullmatch(r"Ann: (\S+), (\S+)\s*", text)
+    assert found is not None
+    asked = [path_of(url) + end for url in found.groups() for end in ("", "?t")]
+    answers = [await world.public.call("GET", path) for path in asked]
+    assert [(a.status_code, a.headers["location"]) for a in answers[::2]] == [
+        (302, "https://shop.example/text"), (302, "https://shop.example/t/Ann"),
+    ]  # fmt: skip
+    assert [a.headers["location"] for a in answers[1::2]] == [a.headers["location"] for a in answers[::2]]
+
+
 async def test_what_came_from_a_site_that_was_deleted_is_answered_and_writes_nothing(
     world: World, pool: asyncpg.Pool
 ) -> None:
