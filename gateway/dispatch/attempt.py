@@ -281,9 +281,14 @@ class AttemptMaker:
             self.conclude(delivery, waits, dotted=False, lane_wait_s=max(0.0, lane.refused_until - now))
 
     def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
-        """Conclude a delivery whose domain takes no mail (RFC 7505, NXDOMAIN)."""
-        self._journal.tried(delivery.id, delivery.epoch)
-        self.conclude(delivery, disposition, dotted=False)
+        """Conclude a delivery whose domain takes no mail (RFC 7505, NXDOMAIN), unless it would not have been begun."""
+        if not self.may_leave(delivery):
+            self.hand_back([delivery])
+        elif ended := self._ended_before(delivery):
+            self._tell(ended)
+        else:
+            self._journal.tried(delivery.id, delivery.epoch)
+            self.conclude(delivery, disposition, dotted=False)
 
     def _ended_before(self, delivery: Leased) -> Result | None:
         """What ends a delivery before it is begun: a suppression that came meanwhile, or its expiry."""

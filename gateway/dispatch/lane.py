@@ -43,7 +43,7 @@ class Attempts(Sender, Protocol):
         ...
 
     def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
-        """Take the word of DNS that nobody takes mail for this delivery's domain; the lane goes on."""
+        """Take the word of DNS that nobody takes mail for this delivery's domain; a held one goes back, and the lane goes on."""
         ...
 
     @property
@@ -194,17 +194,21 @@ class LaneRunner:
                 return session
             session.abort()
         while self._waiting:
+            asked = self._waiting[0]
             try:
-                return await self._host.connect(self._waiting[0])
+                return await self._host.connect(asked)
             except SessionFailed as failure:
-                # The one at the head carries the news; the others go back untried.
-                first = self._waiting.popleft() if self._waiting else None
-                self._on_progress()
                 if failure.disposition.outcome is not Outcome.BOUNCED:
-                    self._host.refused(first, self, failure.disposition)
+                    # The one at the head carries the news; the others go back untried.
+                    self._host.refused(
+                        self._waiting.popleft() if self._waiting else None, self, failure.disposition
+                    )
                     self.give_up()
-                elif first is not None:
-                    self._host.hopeless(first, failure.disposition)
+                elif asked in self._waiting:
+                    # It is the word on its domain alone, and a lane may have several; another worker may have told it by now.
+                    self._waiting.remove(asked)
+                    self._host.hopeless(asked, failure.disposition)
+                self._on_progress()
         return None
 
     async def next(self) -> Begun | None:

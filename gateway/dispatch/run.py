@@ -19,12 +19,14 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.dispatch.attempt import AttemptMaker
-from gateway.dispatch.content import Contents, names_of, platform_signer
+from gateway.dispatch.content import Contents
 from gateway.dispatch.feeder import STORE_ERRORS, Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
 from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
+from gateway.dispatch.message import names_of
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.rescue import Rescuer
+from gateway.dispatch.signers import platform_signer
 from gateway.dispatch.stall import Stalls
 from gateway.dispatch.trace import Traces
 from gateway.mta import journal as journals

@@ -21,7 +21,7 @@ _MESSAGE = _SQL.message
 _MESSAGES = _SQL.messages
 _DELIVERIES = _SQL.deliveries
 _EVENTS = _SQL.events
-_HTML_OF_DELIVERY = _SQL.html_of_delivery
+_CONTENT_OF_DELIVERY = _SQL.content_of_delivery
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ async def list_happenings(connection: Connection, delivery_ids: Sequence[int]) -
     return [Happening(*row) for row in await connection.fetch(_EVENTS, delivery_ids)]
 
 
-async def html_of_delivery(connection: Connection, delivery_id: int) -> tuple[str, bool] | None:
-    """The HTML that a delivery's message was made from, and whether it is a template; None when it is gone."""
-    row = await connection.fetchrow(_HTML_OF_DELIVERY, delivery_id >> 10)
-    return (row["html"], row["is_template"]) if row is not None else None
+async def content_of_delivery(connection: Connection, delivery_id: int) -> tuple[str, str, bool] | None:
+    """HTML and text that a delivery's message was made from, and whether they are a template; None when it is gone."""
+    row = await connection.fetchrow(_CONTENT_OF_DELIVERY, delivery_id >> 10)
+    return (row["html"], row["text"], row["is_template"]) if row is not None else None

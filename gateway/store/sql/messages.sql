@@ -33,6 +33,6 @@ ORDER BY id LIMIT $3;
 -- What happened to deliveries $1, in order.
 SELECT delivery_id, kind, at, attempt, code, enhanced, reply, bounce_class FROM event WHERE delivery_id = ANY ($1::bigint[]) ORDER BY at;
 
--- name: html_of_delivery
--- The HTML of the message of acceptance $1, and whether it is a template.
-SELECT m.html, m.template <> '' AS is_template FROM acceptance a JOIN message m ON m.id = a.message_id WHERE a.id = $1;
+-- name: content_of_delivery
+-- HTML and text of the message of acceptance $1, and whether they are a template.
+SELECT m.html, m.text, m.template <> '' AS is_template FROM acceptance a JOIN message m ON m.id = a.message_id WHERE a.id = $1;
