@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.clock import Clock
+from gateway.dispatch.connections import Connections
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import Disposition, Outcome
 from gateway.mta.wire import Session, SessionFailed
@@ -75,6 +76,8 @@ class LaneRunner:
         self.slots = 0
         self._host, self._clock, self._on_progress = host, host.clock, on_progress
         self._max_rows, self._per_connection = max_rows, messages_per_connection
+        self._most_connections = max_rows
+        self.idle_s = float("inf")
         self._limit = min(START_ROWS, max_rows)
         self._waiting: deque[Leased] = deque()
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
@@ -116,13 +119,19 @@ class LaneRunner:
         """Whether it has nothing to do and nothing open: it may be dropped."""
         return not self._waiting and not self._workers and not self._idle
 
+    def use(self, connections: Connections) -> None:
+        """Keep to these rules from now on; connections that are open beyond them end with their work."""
+        self._most_connections, self._per_connection = connections.most, connections.messages
+        self.idle_s = connections.idle_s
+
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
         if self._pacer is None:
             self._pacer = Pacer(grant.rate_per_s, grant.burst)
         elif self._rate != (grant.rate_per_s, grant.burst):
             self._pacer.set_limits(grant.rate_per_s, grant.burst, self._clock.monotonic())
-        self._rate, self.slots = (grant.rate_per_s, grant.burst), grant.slots
+        self._rate = (grant.rate_per_s, grant.burst)
+        self.slots = min(grant.slots, self._most_connections)
         if grant.deliveries:
             if self._late and not self._left:
                 self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)

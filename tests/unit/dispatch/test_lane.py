@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dispatch.connections import Connections
 from gateway.dispatch.lane import PATIENCE_S, SLACK_S, START_ROWS, LaneRunner
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
@@ -127,6 +128,21 @@ async def test_several_connections_share_one_pace() -> None:
         lane.take(_grant(range(8), rate=10, slots=4))
         await host.clock.advance(2.0)
         assert host.leaving_times() == [round(0.1 * i, 6) for i in range(8)]
+        assert host.most_at_once == 4
+
+
+async def test_no_more_connections_are_opened_than_one_dispatcher_may_have() -> None:
+    async with _lane() as (lane, host):
+        host.takes_s = 1.0
+        lane.use(Connections(most=2, messages=3, idle_s=5.0))
+        lane.take(_grant(range(8), rate=1e3, burst=8, slots=4, late_s=60.0))
+        await host.clock.advance(10.0)
+        assert host.most_at_once == 2
+        assert len(host.sent) == 8
+        assert [session.transactions for session in host.sessions] == [3, 3, 1, 1]
+        lane.use(Connections(most=4, messages=3, idle_s=5.0))
+        lane.take(_grant(range(8, 16), rate=1e3, burst=8, slots=4, start=1_010.0, late_s=60.0))
+        await host.clock.advance(10.0)
         assert host.most_at_once == 4
 
 
