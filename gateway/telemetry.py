@@ -145,6 +145,10 @@ def redact(_logger: WrappedLogger, method: str, event: EventDict) -> MutableMapp
             if isinstance(value, str):
                 if "@" in value:
                     event[key] = shorten_addresses(value)
+            elif isinstance(value, list) and all(
+                isinstance(item, str) for item in cast("list[object]", value)
+            ):
+                event[key] = [shorten_addresses(item) for item in cast("list[str]", value)]
             elif not isinstance(value, (int, float, bool, type(None))) and "@" in (shown := repr(value)):
                 event[key] = shorten_addresses(shown)
     return event
