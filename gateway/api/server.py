@@ -41,6 +41,7 @@ from gateway.api.serving import Handler
 from gateway.config import Config
 from gateway.errors import Invalid, NotFound
 from gateway.telemetry import Metrics
+from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
@@ -68,9 +69,15 @@ def create_app(services: Services) -> Litestar:
 
 
 async def serve_api(
-    config: Config, dsn: str, *, shaping: Shaping, stop: asyncio.Event, metrics: Metrics | None = None
+    config: Config,
+    dsn: str,
+    *,
+    shaping: Shaping,
+    stop: asyncio.Event,
+    metrics: Metrics | None = None,
+    follow: Follow = never,
 ) -> None:
-    """Serve until `stop` is set; then finish what was begun, within 10 seconds.
+    """Serve until `stop` is set; then finish what was begun, within 10 seconds. `follow` tells of changed configuration.
 
     Raises:
         StoreUnavailable: Postgres did not answer at the start.
@@ -80,6 +87,7 @@ async def serve_api(
     listening = _listen(config)
     with listening:
         async with open_services(config, dsn, shaping=shaping, metrics=metrics) as services:
+            follow(services.retune)
             server = _Server(
                 uvicorn.Config(
                     create_app(services),

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "books": ("gateway.cli.books:books", "Show that every accepted delivery is in exactly one state."),
     "reconcile": ("gateway.cli.reconcile:reconcile", "After a restore: decide what becomes of what is open."),
     "trace": ("gateway.cli.trace:trace", "Show the SMTP sessions of a lane, a message or a delivery."),
+    "config": ("gateway.cli.config:config", "The configuration in force: each value, and where it is from."),
     "check-config": ("gateway.cli.check_config:check_config", "Check the configuration, changing nothing."),
     "openapi": ("gateway.cli.openapi:openapi", "Print the OpenAPI document of the control API."),
 }

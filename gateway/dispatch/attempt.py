@@ -60,6 +60,7 @@ class AttemptMaker:
         traces: Traces,
         hand_back: Callable[[list[Leased]], None],
         failed: Callable[[BaseException], None],
+        own_name: str,
     ) -> None:
         self.clock = clock
         self.hand_back = hand_back
@@ -75,8 +76,13 @@ class AttemptMaker:
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
         self._traces = traces
+        self._own_name = own_name
+        self.retune(config)
+
+    def retune(self, config: Config) -> None:
+        """Take the configuration, at the start and again when live keys of it changed; sessions that are open keep theirs."""
         self._route = config.route
-        self._helo_name = config.dispatch.helo_name or "localhost"
+        self._helo_name = config.dispatch.helo_name or self._own_name
         self._tls = TlsPolicy(config.dispatch.tls)
         self._timeouts = Timeouts(
             connect_s=config.dispatch.connect_timeout_s,

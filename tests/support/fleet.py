@@ -41,7 +41,7 @@ from gateway.mta import journal
 from gateway.mta.keys import generate_rsa_key, load_or_create_master_key, seal
 from gateway.store.books import read_books
 from gateway.store.pool import open_pool
-from gateway.throttle.shaping import Limits, Shaping
+from gateway.throttle.shaping import Limits
 from tests.support.accept import DAY_S, UNLIMITED, accept
 from tests.support.dispatcher_process import spawn
 from tests.support.sink import SinkServer
@@ -181,15 +181,7 @@ class Fleet:
     def start_upkeep(self) -> None:
         """Promotion, expiry and the other chores, in this process."""
         self._stop_upkeep = asyncio.Event()
-        self._upkeep = asyncio.create_task(
-            run_upkeep(
-                self.config("upkeep"),
-                self.dsn,
-                shaping=Shaping(default=self.limits),
-                clock=SystemClock(),
-                stop=self._stop_upkeep,
-            )
-        )
+        self._upkeep = asyncio.create_task(run_upkeep(self.dsn, clock=SystemClock(), stop=self._stop_upkeep))
 
     async def stop_upkeep(self) -> None:
         """End the chores."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dispatch.connections import Connections
 from gateway.dispatch.lane import PATIENCE_S, START_ROWS, LaneRunner
 from gateway.dispatch.pace import SLACK_S
 from gateway.model.delivery import Granted, Leased
@@ -159,6 +160,32 @@ async def test_several_connections_share_one_pace() -> None:
         await host.clock.advance(2.0)
         assert host.leaving_times() == [round(0.1 * i, 6) for i in range(8)]
         assert host.most_at_once == 4
+
+
+async def test_no_more_connections_are_opened_than_one_dispatcher_may_have() -> None:
+    async with lane_of() as (lane, host):
+        host.takes_s = 1.0
+        lane.use(Connections(most=2, messages=3, idle_s=5.0))
+        lane.take(grant(range(8), rate=1e3, burst=8, slots=4, late_s=60.0))
+        await host.clock.advance(10.0)
+        assert host.most_at_once == 2
+        assert len(host.sent) == 8
+        assert [session.transactions for session in host.sessions] == [3, 3, 1, 1]
+        lane.use(Connections(most=4, messages=3, idle_s=5.0))
+        lane.take(grant(range(8, 16), rate=1e3, burst=8, slots=4, start=1_010.0, late_s=60.0))
+        await host.clock.advance(10.0)
+        assert host.most_at_once == 4
+
+
+async def test_fewer_messages_a_connection_hold_for_those_that_are_open() -> None:
+    async with lane_of() as (lane, host):
+        host.takes_s = 1.0
+        lane.use(Connections(most=1, messages=100, idle_s=5.0))
+        lane.take(grant(range(4), rate=1e3, burst=4, late_s=60.0))
+        await host.clock.advance(1.5)
+        lane.use(Connections(most=1, messages=1, idle_s=5.0))
+        await host.clock.advance(10.0)
+        assert [session.transactions for session in host.sessions] == [2, 1, 1]
 
 
 async def test_a_stall_is_not_made_up_in_one_heap() -> None:
