@@ -215,7 +215,7 @@ def _deferred(facts: Facts, around: Surroundings) -> Iterator[Reason]:
     else:
         yield Reason(
             code=Code.DEFERRED,
-            text=f"it was not taken yet, after {_attempts(facts)}: {facts.reply or 'no reply'}",
+            text=f"it was not taken yet{_attempts(facts)}: {facts.reply or 'no reply'}",
             release="by itself, with its next attempt",
             until=due,
             reply=facts.reply,
@@ -300,7 +300,7 @@ def _cancelled(facts: Facts) -> str:
 
 
 def _expired(facts: Facts) -> str:
-    return f"nobody took it in time, after {_attempts(facts)}: {facts.reply or 'no reply'}"
+    return f"nobody took it in time{_attempts(facts)}: {facts.reply or 'no reply'}"
 
 
 def _holds(around: Surroundings) -> Iterator[Reason]:
@@ -330,7 +330,7 @@ def _suspension(facts: Facts) -> Iterator[Reason]:
     if lane is not None and lane.suspended:
         yield Reason(
             code=Code.LANE_SUSPENDED,
-            text=f"{lane.name} refused us as a whole, so that nothing is sent there for a while: {lane.suspended_why}",
+            text=f"nothing is sent to {lane.name} for a while, after: {lane.suspended_why}",
             release="by itself, when that time is over",
             until=lane.suspended_until,
             reply=lane.suspended_why or None,
@@ -338,7 +338,14 @@ def _suspension(facts: Facts) -> Iterator[Reason]:
 
 
 def _attempts(facts: Facts) -> str:
-    return "1 attempt" if facts.attempts == 1 else f"{facts.attempts:,} attempts"
+    """Of those that count; none, when the whole lane was refused each time."""
+    match facts.attempts:
+        case 0:
+            return ""
+        case 1:
+            return ", after 1 attempt"
+        case many:
+            return f", after {many:,} attempts"
 
 
 def _duration(seconds: float) -> str:

@@ -114,7 +114,10 @@ def test_what_was_sent_for_later_is_scheduled_and_not_deferred() -> None:
     )
     assert (reason.code, reason.until, reason.bounce_class) == ("deferred", LATER, "greylist")
     assert reason.text == "it was not taken yet, after 1 attempt: 450 4.2.0 try later"
-    assert codes(told("deferred", due_at=LATER, reply="421 4.7.0 not now")) == ["deferred"]
+    (reason,) = told("deferred", due_at=LATER, reply="421 4.7.0 not now")
+    assert reason.text == "it was not taken yet: 421 4.7.0 not now", (
+        "the whole lane was refused: no attempt of its own"
+    )
 
 
 def test_a_suspension_that_is_over_before_the_next_attempt_does_not_hold_it() -> None:
