@@ -1,7 +1,7 @@
 """`/v1/messages`, the way back: what became of a message, why it is where it is, and what its sender may still do about it.
 
 Owns the routes and the words of the filters. Must not know how reasons are found (`model/why`), how it is shown (`api/message_view`) or
-what an action does to the queue (`store/messages`, `sql/migrations/0015_status.sql`). How they come in: `api/messages`.
+what an action does to the queue (`store/messages`, `sql/migrations/0016_status.sql`). How they come in: `api/messages`.
 """
 
 from __future__ import annotations

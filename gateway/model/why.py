@@ -18,7 +18,8 @@ from gateway.model.delivery import DeliveryState
 
 AHEAD_MAX: Final = 1_000
 """As many deliveries before one are counted at most; where there are more, that is said."""
-_PACE: Final = 0.98  # of its rate a lane is paced at (throttle/bucket.PACE)
+PACE: Final = 0.975
+"""Of its rate a lane is paced at: `throttle/bucket.PACE` (a test holds the two together)."""
 _SOON_S: Final = 1.0
 
 
@@ -141,7 +142,7 @@ def explain(facts: Facts, around: Surroundings) -> list[Reason]:
 def eta_s(lane: Lane, ahead: int, sharing: int) -> float:
     """Estimate in how many seconds a lane comes to a delivery: its flow's turn comes once for each flow that shares the lane."""
     needed = (ahead + 1) * max(1, sharing)
-    return max(0.0, (needed - lane.burst) / (lane.rate_per_s * _PACE) + lane.owes_s)
+    return max(0.0, (needed - lane.burst) / (lane.rate_per_s * PACE) + lane.owes_s)
 
 
 def _queued(facts: Facts, around: Surroundings) -> Iterator[Reason]:

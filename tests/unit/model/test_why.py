@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.delivery import OPEN, DeliveryState
-from gateway.model.why import Code, Facts, Hold, Lane, Reason, Suppression, Surroundings, eta_s, explain
+from gateway.model.why import PACE, Code, Facts, Hold, Lane, Reason, Suppression, Surroundings, eta_s, explain
+from gateway.throttle import bucket
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=10)
@@ -57,14 +58,14 @@ def test_a_delivery_behind_others_waits_for_the_lanes_tokens() -> None:
     (reason,) = told("queued", ahead=490, sharing=2)
     assert reason.code is Code.LANE_RATE
     assert reason.text == "it waits for its turn: d.example takes 10 a second, and 490 of yours are before it"
-    assert (reason.ahead, reason.rate_per_s, reason.eta_s) == (490, 10.0, 100.1)
-    assert reason.release == "by itself, in about 100 seconds"
+    assert (reason.ahead, reason.rate_per_s, reason.eta_s) == (490, 10.0, 100.6)
+    assert reason.release == "by itself, in about 101 seconds"
 
 
 def test_what_was_not_counted_is_said() -> None:
     (reason,) = told("queued", ahead=1_000, more_ahead=True)
     assert "more than 1,000 of yours" in reason.text
-    assert reason.release == "by itself, in about 102 seconds or more"
+    assert reason.release == "by itself, in about 103 seconds or more"
 
 
 def test_tokens_spent_in_advance_are_waited_for_though_nobody_is_before_it() -> None:
@@ -176,3 +177,7 @@ def test_more_before_it_never_means_sooner(ahead: int, sharing: int, owes: float
         <= eta_s(lane, ahead + 1, sharing)
         <= eta_s(lane, ahead + 1, sharing + 1)
     )
+
+
+def test_a_lane_is_estimated_at_the_pace_that_it_is_sent_at() -> None:
+    assert bucket.PACE == PACE
