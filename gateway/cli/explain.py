@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from gateway.app.database import connection
 from gateway.cli.common import DEFAULTS, Common, UsageError, number_of, print_json, print_table, say
 from gateway.model.ids import Prefix, encode
-from gateway.model.why import Reason, Surroundings
+from gateway.model.why import Reason
 from gateway.model.why import explain as reasons_of
+from gateway.model.why_facts import Surroundings
 from gateway.store import why
 from gateway.store.messages import get_message
 from gateway.store.why import PAGE_MAX, Known

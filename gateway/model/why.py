@@ -1,6 +1,6 @@
 """Why a delivery is where it is: facts in, reasons out, in plain words and machine codes. Pure.
 
-Owns the codes, the words and the estimate of when a lane comes to it. Must not know where the facts come from (`store/why`) or who is
+Owns the codes, the words and the estimate of when a lane comes to it. Must not know how the facts are read (`store/why`) or who is
 told (`api/status`, `cli/explain`). Every state has a teller; a reason says what holds the delivery, and what would release it. Several
 may hold it at once: the first is the one that decides, the others would hold it when that one is gone.
 """
@@ -15,9 +15,8 @@ from typing import Final
 import msgspec
 
 from gateway.model.delivery import DeliveryState
+from gateway.model.why_facts import Facts, Hold, Lane, Surroundings
 
-AHEAD_MAX: Final = 1_000
-"""As many deliveries before one are counted at most; where there are more, that is said."""
 PACE: Final = 0.975
 """Of its rate a lane is paced at: `throttle/bucket.PACE` (a test holds the two together)."""
 _SOON_S: Final = 1.0
@@ -72,66 +71,6 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The site's own deliveries that stand before it in the lane; 1,000 at most are counted, so that there may be more."""
     eta_s: float | None = None
     """About how long yet, by what stands before it now."""
-
-
-class Lane(msgspec.Struct, frozen=True):
-    """How a lane stands. `owes_s`: how far ahead its tokens are spent."""
-
-    name: str
-    rate_per_s: float
-    burst: float
-    owes_s: float = 0.0
-    suspended: bool = False
-    suspended_until: datetime | None = None
-    suspended_why: str = ""
-
-
-class Hold(msgspec.Struct, frozen=True):
-    """What holds many deliveries without touching them. `kind`: fleet, site or broadcast."""
-
-    kind: str
-    why: str
-    since: datetime
-    until: datetime | None = None
-
-
-class Suppression(msgspec.Struct, frozen=True):
-    """An entry of the suppression list that holds for the delivery."""
-
-    scope: str
-    reason: str
-    since: datetime
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one delivery. `reply` is a whole line; `owner_lives`: whether the dispatcher that has it does."""
-
-    state: DeliveryState
-    accepted_at: datetime
-    attempts: int = 0
-    broadcast_id: int = 0
-    due_at: datetime | None = None
-    expires_at: datetime | None = None
-    ended_at: datetime | None = None
-    reply: str | None = None
-    bounce_class: str | None = None
-    owner_lives: bool = True
-    held_at: datetime | None = None
-    lane: Lane | None = None
-    ahead: int = 0
-    more_ahead: bool = False
-    """More than these stand before it: they were not counted."""
-    sharing: int = 1
-    """Flows that the lane serves in turn, this one among them."""
-    suppression: Suppression | None = None
-
-
-class Surroundings(msgspec.Struct, frozen=True):
-    """What is the same for all deliveries of a message: the time, the holds, and whether any dispatcher lives."""
-
-    now: datetime
-    holds: tuple[Hold, ...] = ()
-    dispatching: bool = True
 
 
 def explain(facts: Facts, around: Surroundings) -> list[Reason]:

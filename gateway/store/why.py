@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.model.delivery import DeliveryState
 from gateway.model.stream import Stream
-from gateway.model.why import AHEAD_MAX, Facts, Hold, Lane, Suppression, Surroundings
+from gateway.model.why_facts import Facts, Hold, Lane, Suppression, Surroundings
 from gateway.store.catalogue import load
 from gateway.store.messages import Message
 from gateway.store.pool import Connection
@@ -32,6 +32,8 @@ _TURNS = _SQL.turns
 
 PAGE_MAX: Final = 100
 """Deliveries that one reading may be asked for."""
+AHEAD_MAX: Final = 1_000
+"""As many deliveries before one are counted at most; where there are more, that is said."""
 _COUNTED_MAX: Final = 4_000
 """Places before them that are counted in all their flows together."""
 _LIVE: Final = "live"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.delivery import OPEN, DeliveryState
-from gateway.model.why import PACE, Code, Facts, Hold, Lane, Reason, Suppression, Surroundings, eta_s, explain
+from gateway.model.why import PACE, Code, Reason, eta_s, explain
+from gateway.model.why_facts import Facts, Hold, Lane, Suppression, Surroundings
 from gateway.throttle import bucket
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
