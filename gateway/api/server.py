@@ -32,6 +32,7 @@ from gateway.api import (
     openapi,
     returns,
     sites,
+    status,
     suppressions,
     templates,
 )
@@ -45,7 +46,7 @@ from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
-    health, openapi, sites, keys, domains, contacts, imports, templates, messages, broadcasts, suppressions, returns,
+    health, openapi, sites, keys, domains, contacts, imports, templates, messages, status, broadcasts, suppressions, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.app.exits import Exit
 from gateway.cli import main
+from gateway.model.ids import Prefix, encode
 from gateway.store.fleet import hold_fleet
 from tests.support.dns import scripted_dns
 
@@ -43,7 +44,7 @@ def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "command", ["run", "migrate", "books", "reconcile", "check-config", "openapi", "keys create", "keys list", "keys revoke",
-                "sites create", "sites list", "trace", "config show"],
+                "sites create", "sites list", "trace", "explain", "config show"],
 )  # fmt: skip
 async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     code, out, _ = await cli(*command.split(), "--help")
@@ -55,7 +56,8 @@ async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     "arguments", [("boks",), ("books", "--depp"), ("run", "--roles", "apo"), ("keys", "create"), ("books", "--broadcast", "x"),
                   ("reconcile", "--in-doubt", "--resend"), ("keys", "create", "--operator", "--scopes", "reed"),
                   ("trace",), ("trace", "--lane", "a.test", "--message", "1"), ("trace", "--lane", "a.test", "--seconds", "3601"),
-                  ("trace", "--lane", "no domain"), ("trace", "--message", "dlv_0000000000001")],
+                  ("trace", "--lane", "no domain"), ("trace", "--message", "dlv_0000000000001"), ("explain",), ("explain", "dlv_0000000000001"),
+                  ("explain", "1", "--after", "msg_0000000000001")],
 )  # fmt: skip
 async def test_a_wrong_command_line_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
     code, _, err = await cli(*arguments)
@@ -375,6 +377,37 @@ async def test_trace_of_a_fleet_that_died_says_so_and_ends_its_request(
     assert code == Exit.FAILED
     assert "no dispatcher has shown itself since 20" in err
     assert await pool.fetchval("SELECT count(*) FROM trace_request WHERE until_at > clock_timestamp()") == 0
+
+
+async def test_explain_says_for_every_delivery_what_holds_it(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 3)
+    number = await pool.fetchval("SELECT message_id FROM acceptance")
+    await pool.execute(
+        "INSERT INTO message (id, site_id, domain_id, stream, sender, subject) VALUES ($1, 1, 1, 'marketing', 's', 's')",
+        number,
+    )
+    await pool.execute("UPDATE queue SET state = 'leased' WHERE id % 1024 = 1")
+    message = encode(Prefix.MESSAGE, number)
+    code, out, _ = await cli("explain", message)
+    assert code == Exit.OK
+    for word in (
+        "a@b.test",
+        "no_dispatcher: no dispatcher is running",
+        "gateway run --roles dispatch",
+        "dispatcher_lost",
+    ):
+        assert word in out
+    document = await cli.json("explain", str(number))
+    assert (document["message"], document["has_more"], document["next"]) == (message, False, None)
+    assert [one["reasons"][0]["code"] for one in document["data"]] == [
+        "no_dispatcher",
+        "dispatcher_lost",
+        "no_dispatcher",
+    ]
+    rest = await cli.json("explain", message, "--after", document["data"][0]["id"])
+    assert [one["id"] for one in rest["data"]] == [one["id"] for one in document["data"][1:]]
+    code, _, err = await cli("explain", "msg_0000000001j4z")
+    assert (code, err) == (Exit.FAILED, "gateway: no such message\n")
 
 
 async def accept(pool: asyncpg.Pool, count: int) -> None:
