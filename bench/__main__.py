@@ -36,6 +36,11 @@ BENCHES: Final[dict[str, tuple[str, str, str]]] = {
         "urgent mail behind 100,000 lanes, and a small site behind a big one",
     ),
     "api": ("bench.load.api", "run", "recipients and requests accepted a second"),
+    "status": (
+        "bench.load.status",
+        "run",
+        "reading messages back beside 5,000,000 of them: status, why, lists",
+    ),
     "peers": ("bench.peers", "run", "CPU a message beside Postfix with OpenDKIM, on the same mails"),
 }
 

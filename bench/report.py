@@ -9,6 +9,7 @@ measured.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import statistics
@@ -120,6 +121,12 @@ def figure(
         met = (at_most is None or high <= at_most) and (at_least is None or low >= at_least)
         reach = Reach(at_most, at_least, judged, met)
     return Figure(unit, median, min(runs), max(runs), tuple(runs), reach)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of them does not pass (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def ratios(values: Sequence[float], bases: Sequence[float]) -> list[float]:

@@ -26,7 +26,7 @@ import msgspec
 
 from bench import cpu
 from bench.report import ROOT
-from gateway.app.brief import Brief, Role, encode
+from gateway.app.brief import Brief, Role, Tuning, encode
 from gateway.config import Config
 from gateway.mta.keys import generate_rsa_key, load_or_create_master_key, seal
 from gateway.store.embedded import EmbeddedPostgres
@@ -266,7 +266,7 @@ class Child:
 async def child(role: Role, config: Config, dsn: str, throttles: Shaping) -> AsyncGenerator[Child]:
     """Run one of the gateway's processes; its log stands in the data directory."""
     log = config.data_dir / f"{role}.log"
-    brief = Brief(role=role, config=config, dsn=dsn, shaping=throttles, log_level="warning")
+    brief = Brief(role=role, dsn=dsn, tuning=Tuning(config, throttles), log_level="warning")
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway.app.child", cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=out, stderr=out

@@ -28,12 +28,14 @@ class ConfigError(GatewayError):
         path: the file, or None when the value came from the environment.
         line: the line of the key (1-based), or None when the file has no such line.
         key: dotted name of the key (`dispatch.in_flight`) or of the environment variable; empty for a syntax error.
+        problem: what is wrong, without its place.
         hint: what would be right, as a sentence; may be empty.
     """
 
     path: Path | None
     line: int | None
     key: str
+    problem: str
     hint: str
 
     def __init__(
@@ -44,13 +46,27 @@ class ConfigError(GatewayError):
         line: int | None = None,
         key: str = "",
         hint: str = "",
+        more: int = 0,
     ) -> None:
-        self.path, self.line, self.key, self.hint = path, line, key, hint
+        """Say one mistake; `more`: how many others there are, which the same file may have."""
+        self.path, self.line, self.key, self.problem, self.hint = path, line, key, problem, hint
         where = str(path) if path is not None else "environment"
         if line is not None:
             where = f"{where}:{line}"
-        super().__init__(
-            ": ".join(part for part in (where, key, problem) if part) + (f"; {hint}" if hint else "")
+        said = ": ".join(part for part in (where, key, problem) if part) + (f"; {hint}" if hint else "")
+        super().__init__(f"{said} (and {more} more: gateway check-config lists them)" if more else said)
+
+    @staticmethod
+    def first_of(errors: Sequence[ConfigError]) -> ConfigError:
+        """Return the first of some mistakes (at least one), with the number of the others."""
+        first = errors[0]
+        return ConfigError(
+            first.problem,
+            path=first.path,
+            line=first.line,
+            key=first.key,
+            hint=first.hint,
+            more=len(errors) - 1,
         )
 
 

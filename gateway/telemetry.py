@@ -29,9 +29,15 @@ class Event(StrEnum):
     PROCESS_ENDED = "process.ended"
     """role, pid, exit_code: a child that ended, wanted or not."""
     CONFIG_LOADED = "config.loaded"
-    """path: a configuration took effect, at start or by a reload."""
+    """path, changes: a file was taken while running; empty: it was mended, or asked for, and says what is in force."""
     CONFIG_REFUSED = "config.refused"
-    """path, problem: a changed file was wrong; the one before stays in force."""
+    """path, problem, in_force: a changed file was wrong; the one before stays in force."""
+    CONFIG_NEEDS_RESTART = "config.needs_restart"
+    """path, changes: keys that were changed and that only the next start takes."""
+    LIMITS_APPLIED = "limits.applied"
+    """lanes: how many got other limits after a change of the throttles."""
+    LIMITS_LATE = "limits.late"
+    """error, retry_s: changed throttles could not be given to the lanes yet."""
     DISPATCHER_STARTED = "dispatcher.started"
     """incarnation."""
     DISPATCHER_STOPPED = "dispatcher.stopped"
@@ -139,6 +145,10 @@ def redact(_logger: WrappedLogger, method: str, event: EventDict) -> MutableMapp
             if isinstance(value, str):
                 if "@" in value:
                     event[key] = shorten_addresses(value)
+            elif isinstance(value, list) and all(
+                isinstance(item, str) for item in cast("list[object]", value)
+            ):
+                event[key] = [shorten_addresses(item) for item in cast("list[str]", value)]
             elif not isinstance(value, (int, float, bool, type(None))) and "@" in (shown := repr(value)):
                 event[key] = shorten_addresses(shown)
     return event

@@ -17,7 +17,8 @@ import msgspec
 class Load(msgspec.Struct):
     """What all connections of one run share. Mutable: they count in it.
 
-    `most`: how many requests are sent in all; 0: one after another, again from the first, until `stopping`.
+    `most`: how many requests are sent in all; 0: one after another, again from the first, until `stopping`. `status`: what every answer
+    must have.
     """
 
     requests: Sequence[bytes]
@@ -26,6 +27,7 @@ class Load(msgspec.Struct):
     next: int = 0
     stopping: bool = False
     most: int = 0
+    status: bytes = b"202"
 
     @property
     def is_over(self) -> bool:
@@ -40,6 +42,11 @@ def post(path: str, key: str, body: bytes) -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body
+
+
+def get(path: str, key: str) -> bytes:
+    """A request for something, with an API key."""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n\r\n".encode("ascii")
 
 
 def answer_length(head: bytes) -> int:
@@ -82,7 +89,7 @@ class Client(asyncio.Protocol):
         if len(buffer) < self._wanted:
             return
         load = self._load
-        if self._status == b"202":
+        if self._status == load.status:
             load.latencies_s.append(time.perf_counter() - self._sent_at)
         elif len(load.first_errors) < 5:
             load.first_errors.append(bytes(buffer[-500:]))

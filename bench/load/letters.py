@@ -47,7 +47,7 @@ def letters(count: int, domains: int) -> list[Letter]:
                 subject=rendered.subject,
                 text=rendered.text,
                 html=rendered.html,
-                headers=(("X-Gateway-Delivery", str(number)),),
+                own=(("X-Gateway-Delivery", str(number)),),
             ),
             to=recipient,
             message_id=f"{name}@{names.message_id_domain}",

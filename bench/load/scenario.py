@@ -39,6 +39,7 @@ _LIMITS: Final = Limits(
     rate_per_s=500.0,
     burst=1_000,
     max_connections=20,
+    max_per_dispatcher=20,  # [dispatch] connections_per_lane decides
 )
 
 _BUSY: Final = {

@@ -22,7 +22,7 @@ import asyncpg
 
 from bench.load import ledger
 from bench.options import Options, Progress
-from bench.report import Figure, Outcome, figure
+from bench.report import Figure, Outcome, figure, quantile
 from bench.stage import (
     SITE,
     Child,
@@ -70,7 +70,7 @@ async def run(options: Options, tell: Progress) -> Outcome:
             delays.append(found)
             bulk.append(rate)
             tell(
-                f"run {number + 1} of {options.runs}: urgent p50 {_quantile(found, 0.5):.3f} p99 {_quantile(found, 0.99):.3f} "
+                f"run {number + 1} of {options.runs}: urgent p50 {quantile(found, 0.5):.3f} p99 {quantile(found, 0.99):.3f} "
                 f"max {max(found):.3f} s, beside {rate:.0f} bulk messages/s"
             )
         for number in range(options.runs):
@@ -80,12 +80,12 @@ async def run(options: Options, tell: Progress) -> Outcome:
     together = [delay for run in delays for delay in run]
     grant = math.floor(SHARED.burst + SHARED.rate_per_s * QUANTUM_S)
     figures: dict[str, Figure] = {
-        "urgent, accepted to received: p50": figure([_quantile(d, 0.5) for d in delays], "s"),
+        "urgent, accepted to received: p50": figure([quantile(d, 0.5) for d in delays], "s"),
         "urgent, accepted to received: p99": figure(
-            [_quantile(d, 0.99) for d in delays], "s", at_most=REACH_S, judged="worst"
+            [quantile(d, 0.99) for d in delays], "s", at_most=REACH_S, judged="worst"
         ),
         "urgent, accepted to received: p99 of all runs": figure(
-            [_quantile(together, 0.99)], "s", at_most=REACH_S
+            [quantile(together, 0.99)], "s", at_most=REACH_S
         ),
         "urgent, accepted to received: longest": figure([max(d) for d in delays], "s"),
         "bulk sent meanwhile": figure(bulk, "messages/s"),
@@ -236,9 +236,3 @@ def _arrivals(lines: Sequence[str]) -> dict[int, float]:
         if kind.encode() == ledger.ACCEPTED and delivery:
             found.setdefault(int(delivery), float(at))
     return found
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """The value that this share of them does not pass (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,4 +1,4 @@
-"""`/v1/messages`: the door in. One message, or up to 1,000 that are answered item by item.
+"""`POST /v1/messages`: the door in. One message, or up to 1,000 that are answered item by item. What became of them: `api/status`.
 
 The hot path: decoded and checked here, accepted by `store/intake` in one round trip. An item that cannot be taken does not stop
 the others; what is accepted of one request is one transaction, with the answer under its Idempotency-Key.
@@ -15,7 +15,6 @@ import msgspec
 from gateway.api.decode import decode
 from gateway.api.endpoint import Call, Routes
 from gateway.api.errors import ProblemBody, describe
-from gateway.api.page import Page, page
 from gateway.api.serving import Reply, digest, idempotency_key, read_body
 from gateway.api.submission import (
     INLINE,
@@ -29,10 +28,9 @@ from gateway.api.submission import (
     submission,
 )
 from gateway.errors import Invalid, NotFound, Problem
-from gateway.model.ids import PLACES, Prefix, delivery_ids, encode
-from gateway.store import idempotency, messages, templates
+from gateway.model.ids import Prefix, delivery_ids, encode
+from gateway.store import idempotency, templates
 from gateway.store.intake import Accepted, Once, Submission
-from gateway.store.messages import Delivery, Happening, Message
 from gateway.store.tenancy import as_site
 
 routes = Routes("messages")
@@ -72,59 +70,6 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     data: list[BatchItem]
 
 
-class HappeningView(msgspec.Struct, frozen=True):
-    """What happened to a delivery on its way."""
-
-    kind: str
-    at: datetime
-    attempt: int
-    code: int | None
-    enhanced: str | None
-    reply: str | None
-    bounce_class: str | None
-
-
-class DeliveryView(msgspec.Struct, frozen=True):
-    """A delivery as it stands."""
-
-    id: str
-    to: str
-    state: str
-    attempts: int
-    code: int | None
-    enhanced: str | None
-    reply: str | None
-    bounce_class: str | None
-    next_at: datetime | None
-    expires_at: datetime | None
-    ended_at: datetime | None
-    events: list[HappeningView]
-
-
-class MessageSummary(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """A message without its deliveries."""
-
-    id: str
-    stream: str
-    sender: str
-    subject: str
-    template: str
-    created_at: datetime
-
-
-class MessageView(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """A message and its first 1,000 deliveries; `has_more` says that there are more (a broadcast's message)."""
-
-    id: str
-    stream: str
-    sender: str
-    subject: str
-    template: str
-    created_at: datetime
-    deliveries: list[DeliveryView]
-    has_more: bool
-
-
 @routes.add(
     "POST", "/v1/messages", body=MessageBody | list[MessageBody], answer=AcceptedMessage | BatchAnswer, status=_STATUS,
     scopes={"send"}, own_transaction=True,
@@ -160,36 +105,6 @@ async def submit(call: Call) -> Reply:
         return Reply(answer([]))
     accepted = await call.services.intake.submit(call.site_id, [one for _, one in taken], now, answer, once)
     return _reply(accepted)
-
-
-@routes.add("GET", "/v1/messages", answer=Page[MessageSummary], scopes={"read", "send"})
-async def list_messages(call: Call) -> Page[MessageSummary]:
-    """List the messages, oldest first."""
-    limit = call.limit()
-    rows = await messages.list_messages(call.connection, call.site_id, call.after(Prefix.MESSAGE), limit + 1)
-    return page(rows, limit, _summary, lambda one: encode(Prefix.MESSAGE, one.id))
-
-
-@routes.add("GET", "/v1/messages/{id}", answer=MessageView, scopes={"read", "send"})
-async def get_message(call: Call) -> MessageView:
-    """Show a message, its deliveries and what happened to them."""
-    message = await messages.get_message(call.connection, call.id(Prefix.MESSAGE))
-    rows = await messages.list_deliveries(call.connection, message.id, 0, PLACES + 1)
-    shown = rows[:PLACES]
-    happenings: dict[int, list[Happening]] = {}
-    for one in await messages.list_happenings(call.connection, [row.id for row in shown]):
-        happenings.setdefault(one.delivery_id, []).append(one)
-    summary = _summary(message)
-    return MessageView(
-        summary.id,
-        summary.stream,
-        summary.sender,
-        summary.subject,
-        summary.template,
-        summary.created_at,
-        [_delivery(row, happenings.get(row.id, ())) for row in shown],
-        len(rows) > PLACES,
-    )
 
 
 async def _check_batch(
@@ -263,36 +178,3 @@ def _reply(accepted: Accepted) -> Reply:
             if delivery["id"] in ids:
                 delivery["state"] = "suppressed"
     return Reply(_ENCODER.encode(answer))
-
-
-def _summary(message: Message) -> MessageSummary:
-    number, at, version = message.template.partition("@")
-    template = f"{encode(Prefix.TEMPLATE, int(number))}@{version}" if at else message.template
-    return MessageSummary(
-        encode(Prefix.MESSAGE, message.id),
-        message.stream,
-        message.sender,
-        message.subject,
-        template,
-        message.created_at,
-    )
-
-
-def _delivery(row: Delivery, happenings: Sequence[Happening]) -> DeliveryView:
-    return DeliveryView(
-        id=encode(Prefix.DELIVERY, row.id),
-        to=row.recipient,
-        state=row.state,
-        attempts=row.attempts,
-        code=row.code,
-        enhanced=row.enhanced,
-        reply=row.reply,
-        bounce_class=row.bounce_class,
-        next_at=row.next_at,
-        expires_at=row.expires_at,
-        ended_at=row.ended_at,
-        events=[
-            HappeningView(one.kind, one.at, one.attempt, one.code, one.enhanced, one.reply, one.bounce_class)
-            for one in happenings
-        ],
-    )

@@ -138,7 +138,7 @@ def _problems(endpoint: Endpoint) -> dict[str, Any]:
         types.add("idempotency_mismatch")
     if endpoint.method in ("POST", "PUT", "DELETE"):
         types.add("conflict")
-    if "/broadcasts/{id}/actions/" in endpoint.path:
+    if "/broadcasts/{id}/actions/" in endpoint.path or "/messages/{id}/actions/" in endpoint.path:
         types.add("invalid_transition")
     if (
         endpoint.path in ("/v1/messages", "/v1/broadcasts", "/v1/broadcasts/{id}/actions/send")

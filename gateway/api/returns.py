@@ -2,16 +2,22 @@
 
 Owns these three answers. Must not know how tokens are made (`campaigns/tracking`, `campaigns/unsubscribe`). A GET writes nothing: scanners
 fetch every link. An unsubscription acts at once, with no cookie and no redirect, and holds for all marketing of the site.
+
+What we made keeps its answer when those whom it speaks of are gone: who unsubscribes from a site that was deleted is told so and gets no
+more mail, which is true, and a mailbox provider that clicks for them sees no failure (RFC 8058 §3.1); a link leads on as long as its
+message is kept, and is not found after that.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.serving import Reply
-from gateway.campaigns.links import Link, compile_links
+from gateway.campaigns.links import Link
+from gateway.campaigns.tracked import mark
 from gateway.campaigns.tracking import destination_of, read_click, read_open
 from gateway.campaigns.unsubscribe import OptOut, SealRing
 from gateway.errors import NotFound
@@ -58,15 +64,16 @@ async def unsubscribe(call: Call) -> Reply:
     """Unsubscribe an address from all marketing of a site, at once; again does nothing."""
     opt_out = _opt_out(call)
     timeout_s = call.services.config.database.acquire_timeout_s
-    async with as_site(call.services.pool, opt_out.site_id, timeout_s=timeout_s) as connection:
-        await suppressions.add_suppression(
-            connection,
-            opt_out.site_id,
-            opt_out.address,
-            "marketing",
-            "unsubscribe",
-            f"delivery {opt_out.delivery_id}",
-        )
+    with suppress(NotFound):  # the site was deleted: it sends nothing any more
+        async with as_site(call.services.pool, opt_out.site_id, timeout_s=timeout_s) as connection:
+            await suppressions.add_suppression(
+                connection,
+                opt_out.site_id,
+                opt_out.address,
+                "marketing",
+                "unsubscribe",
+                f"delivery {opt_out.delivery_id}",
+            )
     return Reply(_DONE, headers=_PRIVATE)
 
 
@@ -80,7 +87,7 @@ async def follow_link(call: Call) -> Reply:
     if not destination:
         timeout_s = call.services.config.database.acquire_timeout_s
         async with as_site(call.services.pool, OPERATOR, timeout_s=timeout_s) as connection:
-            found = await messages.html_of_delivery(connection, click.delivery_id)
+            found = await messages.content_of_delivery(connection, click.delivery_id)
         links = _links(*found) if found is not None else ()
         destination = destination_of(click, links) or ""
     if not destination:
@@ -117,5 +124,5 @@ def _seals(master_key: bytes) -> SealRing:
 
 
 @lru_cache(maxsize=_KEPT_MESSAGES)
-def _links(html: str, is_template: bool) -> tuple[Link, ...]:
-    return compile_links(html, liquid=is_template).links
+def _links(html: str, text: str, is_template: bool) -> tuple[Link, ...]:
+    return mark(html, text, liquid=is_template).links

@@ -32,6 +32,7 @@ from gateway.api import (
     openapi,
     returns,
     sites,
+    status,
     suppressions,
     templates,
 )
@@ -41,10 +42,11 @@ from gateway.api.serving import Handler
 from gateway.config import Config
 from gateway.errors import Invalid, NotFound
 from gateway.telemetry import Metrics
+from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
-    health, openapi, sites, keys, domains, contacts, imports, templates, messages, broadcasts, suppressions, returns,
+    health, openapi, sites, keys, domains, contacts, imports, templates, messages, status, broadcasts, suppressions, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048
@@ -68,9 +70,15 @@ def create_app(services: Services) -> Litestar:
 
 
 async def serve_api(
-    config: Config, dsn: str, *, shaping: Shaping, stop: asyncio.Event, metrics: Metrics | None = None
+    config: Config,
+    dsn: str,
+    *,
+    shaping: Shaping,
+    stop: asyncio.Event,
+    metrics: Metrics | None = None,
+    follow: Follow = never,
 ) -> None:
-    """Serve until `stop` is set; then finish what was begun, within 10 seconds.
+    """Serve until `stop` is set; then finish what was begun, within 10 seconds. `follow` tells of changed configuration.
 
     Raises:
         StoreUnavailable: Postgres did not answer at the start.
@@ -80,6 +88,7 @@ async def serve_api(
     listening = _listen(config)
     with listening:
         async with open_services(config, dsn, shaping=shaping, metrics=metrics) as services:
+            follow(services.retune)
             server = _Server(
                 uvicorn.Config(
                     create_app(services),

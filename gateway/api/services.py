@@ -27,8 +27,8 @@ from gateway.throttle.shaping import Shaping
 ROLE = "gateway_api"
 
 
-class Services(msgspec.Struct, frozen=True):
-    """Everything a handler may use."""
+class Services(msgspec.Struct):
+    """Everything a handler may use. Mutable on purpose: `config` is replaced when live keys of it change."""
 
     config: Config
     clock: Clock
@@ -40,6 +40,12 @@ class Services(msgspec.Struct, frozen=True):
     waker: Waker
     metrics: Metrics
     master_key: bytes
+    lanes: LaneMap
+
+    def retune(self, config: Config, shaping: Shaping) -> None:
+        """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""
+        self.config = config
+        self.lanes.use(shaping.for_domain)
 
 
 @asynccontextmanager
@@ -78,6 +84,7 @@ async def open_services(
                 waker=waker,
                 metrics=metrics or Metrics(CollectorRegistry()),
                 master_key=master_key,
+                lanes=lanes,
             )
     finally:
         pool.terminate()

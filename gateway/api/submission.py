@@ -21,8 +21,9 @@ from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, decode
 from gateway.model.stream import Stream
+from gateway.mta.attachment import Attachment, pack_attachments
 from gateway.mta.header import split_mailbox
-from gateway.mta.mime import Attachment, MailContent, Stencil, build, pack_attachments
+from gateway.mta.mime import MailContent, Stencil, build
 from gateway.store.intake import Deliveries, Submission
 
 RECIPIENTS_LIMIT: Final = 1_000
@@ -79,6 +80,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     reply_to: str | Mailbox = ""
     attachments: Annotated[list[AttachmentBody], Meta(max_length=_ATTACHMENTS_LIMIT)] = []
     headers: Annotated[dict[str, HeaderValue], Meta(max_length=_HEADERS_LIMIT)] = {}
+    """Further header fields; none of the gateway's own (`mta/own_headers`)."""
     stream: Stream = Stream.TRANSACTIONAL
     send_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
     expires_in_s: Annotated[int, Meta(ge=60, le=2_592_000)] | UnsetType = UNSET

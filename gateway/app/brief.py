@@ -1,7 +1,7 @@
-"""What a child is told at its start: one line of JSON through its standard input.
+"""What a child is told: one line of JSON at its start, and one more whenever the configuration was changed.
 
-By this way no DSN stands on a command line or in an environment, and a configuration that is edited meanwhile cannot
-make two children of one supervisor differ. Pure.
+Both come through its standard input. By this way no DSN stands on a command line or in an environment, and a configuration that
+is edited meanwhile cannot make two children of one supervisor differ. Pure.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ class Role(StrEnum):
     LISTEN = "listen"
 
 
+class Tuning(msgspec.Struct, frozen=True):
+    """What the files say and may change while the gateway runs; of `config` only the live keys do."""
+
+    config: Config
+    shaping: Shaping = Shaping()
+    bounce_rules: BounceRules = BounceRules()
+
+
 class Brief(msgspec.Struct, frozen=True):
-    """All that one process needs to know.
+    """All that one process needs to know at its start.
 
     Attributes:
         dsn: where Postgres is, whether configured or our own.
-        shaping: the throttles at the start.
-        throttles: the file they are from, to be watched; empty where there is none.
-        bounce_rules: the rules for replies at the start.
-        bounces: the file they are from, as `throttles`.
+        tuning: what the files say.
         log_level: debug, info, warning or error.
         log_json: whether logs are lines of JSON.
     """
 
     role: Role
-    config: Config
     dsn: str
-    shaping: Shaping
-    throttles: str = ""
-    bounce_rules: BounceRules = BounceRules()
-    bounces: str = ""
+    tuning: Tuning
     log_level: str = "info"
     log_json: bool = True
 
 
-def encode(brief: Brief) -> bytes:
+def encode(what: Brief | Tuning) -> bytes:
     """One line, with its newline."""
-    return msgspec.json.encode(brief) + b"\n"
+    return msgspec.json.encode(what) + b"\n"
 
 
 def decode(line: bytes) -> Brief:
@@ -60,3 +61,12 @@ def decode(line: bytes) -> Brief:
         msgspec.DecodeError: not what `encode` wrote.
     """
     return msgspec.json.decode(line, type=Brief)
+
+
+def decode_tuning(line: bytes) -> Tuning:
+    """The tuning of a later line.
+
+    Raises:
+        msgspec.DecodeError: not what `encode` wrote.
+    """
+    return msgspec.json.decode(line, type=Tuning)

@@ -1,7 +1,8 @@
 """One role's process: `python -m gateway.app.child`, started by the supervisor alone.
 
-Flow: tie to the supervisor → read the brief → set up logs → import the role and run it until SIGTERM. Ctrl-C in a terminal
-reaches every process of the group; a child ignores it and waits for the supervisor's word.
+Flow: tie to the supervisor → read the brief → set up logs → import the role and run it until SIGTERM; what the supervisor says
+meanwhile of a changed configuration goes to the role. Ctrl-C in a terminal, and its end, reach every process of the group; a child
+ignores both and waits for the supervisor's word.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Protocol, cast
 import uvloop
 
 from gateway import __version__
-from gateway.app.brief import Brief, decode
+from gateway.app.brief import Brief, decode, decode_tuning
 from gateway.app.exits import Exit, exit_code
-from gateway.app.lifeline import die_with_parent, hold
+from gateway.app.lifeline import Pipe, die_with_parent, hold
+from gateway.app.tuning import Tunings
 from gateway.errors import GatewayError
 from gateway.telemetry import Event, configure_logging, log
 
@@ -26,34 +28,42 @@ from gateway.telemetry import Event, configure_logging, log
 class RoleModule(Protocol):
     """A module of `gateway.app.roles`."""
 
-    async def start(self, brief: Brief, stop: asyncio.Event) -> Exit:
-        """Work until `stop` is set, then finish what was begun."""
+    async def start(self, brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
+        """Work until `stop` is set, then finish what was begun; follow the tunings meanwhile."""
         ...
 
 
 def main() -> int:
     """Run the role that the brief names; the exit status."""
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    line = sys.stdin.buffer.readline()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    pipe = Pipe(0)
+    line = pipe.line()
     if not line.endswith(b"\n"):  # the supervisor ended before it had said what to do
         return Exit.TEMPORARY
     brief = decode(line)
     configure_logging(brief.log_level, brief.log_json)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_live(brief))
+        return runner.run(_live(brief, pipe))
 
 
-async def _live(brief: Brief) -> Exit:
+async def _live(brief: Brief, pipe: Pipe) -> Exit:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    hold(0, lambda: loop.call_soon_threadsafe(stop.set), exit_code=Exit.TEMPORARY)
+    tunings = Tunings(brief.tuning)
+    hold(
+        pipe,
+        lambda line: loop.call_soon_threadsafe(tunings.take, decode_tuning(line)),
+        lambda: loop.call_soon_threadsafe(stop.set),
+        exit_code=Exit.TEMPORARY,
+    )
     log.info(Event.PROCESS_STARTED, role=brief.role.value, pid=os.getpid(), version=__version__)
     try:
         # By name: a process loads its own role's packages and no other's.
         role = cast("RoleModule", import_module(f"gateway.app.roles.{brief.role}"))
-        return await role.start(brief, stop)
+        return await role.start(brief, tunings, stop)
     except GatewayError as error:
         log.error(Event.PROCESS_ENDED, role=brief.role.value, pid=os.getpid(), problem=str(error))
         return exit_code(error)

@@ -2,7 +2,7 @@
 
 Two ways, since neither is enough alone. Everywhere: the child's standard input is a pipe whose other end the supervisor
 holds, and a thread waits for its end. On Linux also the parent-death signal, which reaches a child that hangs before the
-thread is there.
+thread is there. What the supervisor says comes through the same pipe, in lines.
 """
 
 from __future__ import annotations
@@ -28,15 +28,34 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def hold(fd: int, on_orphaned: Callable[[], object], *, exit_code: int) -> None:
-    """Watch the pipe `fd` from a thread; at its end call `on_orphaned` there, and exit for good after the grace time.
+class Pipe:
+    """The lines of a pipe's reading end. Not of `sys.stdin`: a thread that waits in there keeps the interpreter from ending."""
 
-    What else comes through the pipe is dropped.
+    # Mutable on purpose: what was read beyond the last line.
+    def __init__(self, fd: int) -> None:
+        self._fd, self._rest = fd, b""
+
+    def line(self) -> bytes:
+        """Wait for a line and return it with its newline; at the pipe's end what is left, without one."""
+        while b"\n" not in self._rest:
+            if not (read := os.read(self._fd, 65_536)):
+                break
+            self._rest += read
+        line, newline, self._rest = self._rest.partition(b"\n")
+        return line + newline
+
+
+def hold(
+    pipe: Pipe, on_line: Callable[[bytes], object], on_orphaned: Callable[[], object], *, exit_code: int
+) -> None:
+    """Watch a pipe from a thread; at its end call `on_orphaned` there, and exit for good after the grace time.
+
+    Each line that comes before is given to `on_line`, in that thread too.
     """
 
     def watch() -> None:
-        while os.read(fd, 4096):
-            pass
+        while (line := pipe.line()).endswith(b"\n"):
+            on_line(line)
         on_orphaned()
         time.sleep(ORPHAN_GRACE_S)
         os._exit(exit_code)  # also past a loop that is stuck: nobody is left to end this process

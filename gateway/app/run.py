@@ -1,7 +1,8 @@
 """`gateway run`: from a configuration to a working gateway, and down again.
 
 Flow: claim the data directory → envelope key → ports → Postgres → migrations → children → ready → until SIGTERM or SIGINT:
-children end (dispatchers drain), then Postgres. A second signal kills the children. Call from the main thread.
+children end (dispatchers drain), then Postgres. A second signal kills the children. Meanwhile the files are watched; SIGHUP has
+them read at once, and ends the gateway where its terminal is gone. Call from the main thread.
 """
 
 from __future__ import annotations
@@ -12,27 +13,25 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from gateway.app.brief import Brief, Role
+from gateway.app.brief import Brief, Role, Tuning
 from gateway.app.database import EVERY_SITE, bring_up, own_postgres
 from gateway.app.exits import Exit
 from gateway.app.ports import answers, base_url, require_free
 from gateway.app.state import RunState, claimed, remove_state, write_state
 from gateway.app.supervisor import Supervisor, members
+from gateway.app.watch import Files, Watch, watch
 from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.dispatch.memory import hold_if_restored, state_dir_of
 from gateway.errors import GatewayError
-from gateway.mta.bounce_rules import BounceRules
 from gateway.mta.keys import load_or_create_master_key
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.pool import connect
 from gateway.store.postgres_binaries import EmbeddedPostgresError
 from gateway.telemetry import Event, log
-from gateway.throttle.shaping import Shaping
 
 READY_TIMEOUT_S = 60.0
 _POLL_S = 0.05
@@ -44,20 +43,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to run.
 
     Attributes:
-        throttles: the file that `shaping` is from, watched for changes; None where there is none.
-        bounces: the file that `bounce_rules` is from, as `throttles`.
+        tuning: what the files said at the start.
+        files: where they are, to be watched for changes.
         workers: dispatchers.
         migrate: bring a configured database to this code's schema; the gateway's own always is.
+        hangup_ends: whether SIGHUP says that our terminal is gone; else it asks for a look at the files.
     """
 
-    config: Config
-    shaping: Shaping
-    throttles: Path | None = None
-    bounce_rules: BounceRules = BounceRules()
-    bounces: Path | None = None
+    tuning: Tuning
+    files: Files = Files()
     roles: Sequence[Role]
     workers: int
     migrate: bool = False
+    hangup_ends: bool = False
     log_level: str = "info"
     log_json: bool = True
 
@@ -80,11 +78,12 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
     Raises:
         GatewayError: it could not start; nothing that it had started is left.
     """
-    config = plan.config
+    config = plan.tuning.config
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
     supervisor: Supervisor | None = None
+    asked = asyncio.Event()
 
     def end() -> None:
         if supervisor is None:
@@ -94,6 +93,7 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, end if plan.hangup_ends else asked.set)
     try:
         with claimed(config.data_dir), contextlib.ExitStack() as cleanup:
             load_or_create_master_key(config.master_key_path)
@@ -127,6 +127,8 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
                         )
                     )
                 ]
+                watching = Watch(plan.files, plan.tuning)
+                watchers.append(group.create_task(watch(watching, supervisor.retune, asked)))
                 if server is not None:
                     watchers.append(group.create_task(_keep_postgres(server, supervisor)))
                 code = await supervisor.run()
@@ -149,22 +151,12 @@ async def _look_back(config: Config, dsn: str) -> None:
 
 
 def _supervisor(plan: Plan, dsn: str) -> Supervisor:
-    throttles, bounces = (str(path.resolve()) if path else "" for path in (plan.throttles, plan.bounces))
     briefs = {
-        member: Brief(
-            member.role,
-            plan.config,
-            dsn,
-            plan.shaping,
-            throttles,
-            plan.bounce_rules,
-            bounces,
-            plan.log_level,
-            plan.log_json,
-        )
+        member: Brief(member.role, dsn, plan.tuning, plan.log_level, plan.log_json)
         for member in members(plan.roles, plan.workers)
     }
-    return Supervisor(briefs, SystemClock(), grace_s=plan.config.dispatch.grace_s + _KILL_MARGIN_S)
+    grace_s = plan.tuning.config.dispatch.grace_s
+    return Supervisor(briefs, SystemClock(), grace_s=grace_s + _KILL_MARGIN_S)
 
 
 async def _announce(

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.app.brief import Brief, Role, encode
+from gateway.app.brief import Brief, Role, Tuning, encode
 from gateway.app.exits import Exit
 from gateway.clock import Clock
 from gateway.telemetry import Event, log
@@ -77,7 +77,7 @@ class Supervisor:
             grace_s: how long children may take to end before they are killed.
             command: the program of a child; tests give others.
         """
-        self._briefs = briefs
+        self._briefs = dict(briefs)
         self._clock = clock
         self._grace_s = grace_s
         self._command = tuple(command)
@@ -105,6 +105,16 @@ class Supervisor:
     def mark_ready(self) -> None:
         """From now on no death of a child is taken for a failed start."""
         self._ready = True
+
+    def retune(self, tuning: Tuning) -> None:
+        """Tell every child what the files say now; those that are started later begin with it."""
+        self._briefs = {
+            member: msgspec.structs.replace(brief, tuning=tuning) for member, brief in self._briefs.items()
+        }
+        line = encode(tuning)
+        for process in self._processes.values():
+            if process.stdin is not None and not process.stdin.is_closing():
+                process.stdin.write(line)  # not awaited: one that does not read keeps nobody waiting
 
     def stop(self) -> None:
         """Ask for the end: SIGTERM to every child. Called again: the children are killed."""

@@ -16,29 +16,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import count
 from typing import Final
 
 import msgspec
 
 from gateway.campaigns.destination import WHITE_SPACE, clean, fingerprint, read_attribute
+from gateway.campaigns.liquid_source import (
+    OUTPUT,
+    TAG,
+    blot_out_liquid,
+    is_balanced,
+    marks_not_in,
+    replaced,
+)
 
 LINK_LIMIT: Final = 32_767
 """Most links of one message that are tracked: a number has 15 bits in a token."""
 PIXEL: Final = "p"
 """Stands in a mark in place of a link's number."""
-
-# Two non-characters stand for Liquid in the copy that is read as HTML.
-_OUTPUT: Final = "\ufdd0"
-_TAG: Final = "\ufdd1"
-
-_LIQUID: Final = re.compile(r"\{\{|\{%-?\s*+(\w*+)")
-_WHOLE: Final = {name: re.compile(rf"\{{%-?\s*+end{name}\b") for name in ("raw", "comment", "doc")}
-_BLOCK_TAG: Final = re.compile(r"\{%-?\s*+(\w++)")
-_BLOCKS: Final = frozenset(
-    {"if", "unless", "case", "for", "tablerow", "capture", "ifchanged", "raw", "comment", "doc"}
-)
-_BRANCHES: Final = frozenset({"else", "elsif", "when"})
 
 _MARKUP: Final = re.compile(
     r"<(?:(?P<close>/?)(?P<name>[A-Za-z][^ \t\n\f\r/>\ufdd1]*+)|(?P<comment>!--)|[!?/])"
@@ -74,13 +69,15 @@ class LinkPlan(msgspec.Struct, frozen=True):
     """A source with marks, and what they stand for.
 
     A mark is `marks[0]`, the number or `p`, a colon, the URL as it renders (empty for a static link), `marks[1]`. Both begin or
-    end with an angle bracket, which no variable can put out: a contact's data forge no mark.
+    end with an angle bracket, which no variable can put out in HTML: a contact's data forge no mark (a text's hold a secret instead).
     """
 
     source: str
     links: tuple[Link, ...]
     marks: tuple[str, str]
     has_pixel: bool
+    untracked: frozenset[str] = frozenset()
+    """Destinations of links that opted out; a text part that names them leaves them alone, too."""
 
 
 class _Element(msgspec.Struct, frozen=True):
@@ -97,24 +94,31 @@ def compile_links(html_source: str, *, liquid: bool = True) -> LinkPlan:
 
     The same source gives the same plan. `liquid=False` is for content that is not rendered.
     """
-    marks = _marks_not_in(html_source)
+    marks = marks_not_in(html_source)
     if not html_source:
         return LinkPlan("", (), marks, has_pixel=False)
-    text = _blot_out_liquid(html_source) if liquid else html_source
+    text = blot_out_liquid(html_source) if liquid else html_source
     links: list[Link] = []
-    pieces: list[tuple[int, int, str]] = []  # from, to, what stands there instead
+    untracked: set[str] = set()
+    pieces: list[tuple[int, int, str]] = []
     pixel_at = len(html_source)
     for element in _elements(text):
         if element.name == "/body":
             pixel_at = element.start
         elif element.name in ("a", "area"):
-            pieces += _track(element, html_source, text, links, marks)
+            pieces += _track(element, html_source, text, links, untracked, marks)
     pieces.append((pixel_at, pixel_at, f"{marks[0]}{PIXEL}:{marks[1]}"))
-    return LinkPlan(_replaced(html_source, pieces), tuple(links), marks, has_pixel=True)
+    source = replaced(html_source, pieces)
+    return LinkPlan(source, tuple(links), marks, has_pixel=True, untracked=frozenset(untracked))
 
 
 def _track(
-    element: _Element, source: str, text: str, links: list[Link], marks: tuple[str, str]
+    element: _Element,
+    source: str,
+    text: str,
+    links: list[Link],
+    untracked: set[str],
+    marks: tuple[str, str],
 ) -> Iterator[tuple[int, int, str]]:
     opted_out = [where for name, where, _ in element.attributes if name == "data-no-track"]
     if opted_out:
@@ -123,14 +127,18 @@ def _track(
             if text[end] not in f"{WHITE_SPACE}/>":
                 start += len(text[start:end]) - len(text[start:end].lstrip(WHITE_SPACE))
             yield start, end, ""
+        for name, _, value in element.attributes:
+            if name == "href" and value is not None:
+                url = read_attribute(source[slice(*value)])
+                untracked.add(url if OUTPUT in text[slice(*value)] else clean(url))
         return
     # All of them, not only the first, which alone counts in HTML: `{% if %}` may let one or the other through.
     for name, _, value in element.attributes:
         if name != "href" or value is None or len(links) > LINK_LIMIT:
             continue
         start, end = value
-        if _OUTPUT in text[start:end] or _TAG in text[start:end]:
-            if _may_lead_to_http(text[start:end]) and _is_balanced(source[start:end]):
+        if OUTPUT in text[start:end] or TAG in text[start:end]:
+            if _may_lead_to_http(text[start:end]) and is_balanced(source[start:end]):
                 yield start, start, f"{marks[0]}{len(links)}:"
                 yield end, end, marks[1]
                 links.append(Link(len(links), source[start:end], static=False, fingerprint=b""))
@@ -184,57 +192,7 @@ def _end_of_comment(text: str, at: int) -> int:
     return end.end() if end else len(text)
 
 
-def _blot_out_liquid(source: str) -> str:
-    """Return the source with each character of Liquid replaced, so that all places stay the same."""
-    pieces: list[str] = []
-    at = 0
-    while tag := _LIQUID.search(source, at):
-        if tag[0] == "{{":
-            end = source.find("}}", tag.end()) + 2
-        else:
-            closing = _WHOLE[tag[1]].search(source, tag.end()) if tag[1] in _WHOLE else tag
-            end = source.find("%}", closing.end()) + 2 if closing else 1
-        if end == 1:  # does not end: a syntax error, which the compiler tells
-            break
-        pieces += (source[at : tag.start()], (_OUTPUT if tag[0] == "{{" else _TAG) * (end - tag.start()))
-        at = end
-    return "".join([*pieces, source[at:]])
-
-
 def _may_lead_to_http(value: str) -> bool:
     """Whether what stands before the first Liquid leaves http or https possible."""
-    literal = re.split(f"[{_OUTPUT}{_TAG}]", value, maxsplit=1)[0].lstrip(WHITE_SPACE).lower()
+    literal = re.split(f"[{OUTPUT}{TAG}]", value, maxsplit=1)[0].lstrip(WHITE_SPACE).lower()
     return any(literal.startswith(http) or http.startswith(literal) for http in ("http://", "https://"))
-
-
-def _is_balanced(value: str) -> bool:
-    """Whether all blocks that begin in a value end in it."""
-    depth = 0
-    for tag in _BLOCK_TAG.finditer(value):
-        if tag[1] in _BLOCKS:
-            depth += 1
-        elif tag[1] in _BRANCHES and depth == 0:
-            return False
-        elif tag[1].startswith("end"):
-            depth -= 1
-            if depth < 0:
-                return False
-    return depth == 0
-
-
-def _marks_not_in(source: str) -> tuple[str, str]:
-    # Neither is white space, which `{{-` would take away; both hold a control character, which HTML may not.
-    for number in count():
-        marks = (f"<\x02{number}\x02", f"\x03{number}\x03>")
-        if marks[0] not in source and marks[1] not in source:
-            return marks
-    raise AssertionError("numbers do not end")
-
-
-def _replaced(source: str, pieces: list[tuple[int, int, str]]) -> str:
-    out: list[str] = []
-    at = 0
-    for start, end, instead in sorted(pieces, key=lambda piece: piece[:2]):
-        out += (source[at:start], instead)
-        at = end
-    return "".join([*out, source[at:]])

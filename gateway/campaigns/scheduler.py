@@ -28,6 +28,7 @@ from gateway.store.lane_map import FlowKey, LaneMap
 from gateway.store.pool import open_pool, outages_named
 from gateway.store.waker import Waker
 from gateway.telemetry import Event, log
+from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 CHUNK: Final = 1_000
@@ -38,9 +39,9 @@ _ROLE: Final = "gateway_dispatch"
 
 
 async def run_scheduler(
-    config: Config, dsn: str, *, shaping: Shaping, clock: Clock, stop: asyncio.Event
+    config: Config, dsn: str, *, shaping: Shaping, clock: Clock, stop: asyncio.Event, follow: Follow = never
 ) -> None:
-    """Work until `stop` is set; outages of Postgres are waited out.
+    """Work until `stop` is set; outages of Postgres are waited out. `follow` tells of changed throttles.
 
     Raises:
         StoreUnavailable: Postgres did not answer at the start.
@@ -49,7 +50,9 @@ async def run_scheduler(
     pool = await open_pool(dsn, role=_ROLE, max_size=size, application_name="gateway scheduler")
     try:
         async with Waker(dsn, role=_ROLE, clock=clock) as waker:
-            scheduler = Scheduler(pool, LaneMap(pool, shaping.for_domain, clock), waker, clock)
+            lanes = LaneMap(pool, shaping.for_domain, clock)
+            follow(lambda _, new: lanes.use(new.for_domain))
+            scheduler = Scheduler(pool, lanes, waker, clock)
             while not stop.is_set():
                 try:
                     busy = await scheduler.round(stop)

@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from gateway.config import Config, load_here
+from gateway.app.watch import Files
+from gateway.config import Config, Loaded, load_here, read_here
 from gateway.errors import ConfigError, GatewayError, Invalid
 from gateway.model.ids import Prefix, decode
 from gateway.mta.bounce_rules import BounceRules, load_bounces
@@ -22,6 +23,7 @@ from gateway.throttle.shaping import Shaping, load_throttles
 DEFAULT_CONFIG: Final = Path("config/gateway.toml")
 _THROTTLES: Final = "throttles.toml"
 _BOUNCES: Final = "bounces.toml"
+_TABLE_WIDTH: Final = 1_000
 
 
 class UsageError(GatewayError):
@@ -47,6 +49,12 @@ class Common:
         return self.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
 
     @property
+    def files(self) -> Files:
+        """The three files, whether they are there or not; none where there is no configuration file."""
+        path = self.path
+        return Files(path, path.with_name(_THROTTLES), path.with_name(_BOUNCES)) if path else Files()
+
+    @property
     def throttles_path(self) -> Path | None:
         """`throttles.toml` beside the configuration file, if there."""
         return self._beside(_THROTTLES)
@@ -62,9 +70,17 @@ class Common:
         Raises:
             ConfigError: what has to be mended, and where.
         """
-        if self.config is not None and not self.config.exists():
-            raise ConfigError("no such file", path=self.config, hint="name it with --config")
+        self._require_file()
         return load_here(self.path)
+
+    def read(self) -> Loaded:
+        """The configuration with where each value is from, and every mistake.
+
+        Raises:
+            ConfigError: the file cannot be read, or is not TOML.
+        """
+        self._require_file()
+        return read_here(self.path)
 
     def load_shaping(self) -> Shaping:
         """The throttles; the built-in ones where there is no file.
@@ -82,6 +98,10 @@ class Common:
         """
         return load_bounces(self.bounces_path) if self.bounces_path else BounceRules()
 
+    def _require_file(self) -> None:
+        if self.config is not None and not self.config.exists():
+            raise ConfigError("no such file", path=self.config, hint="name it with --config")
+
     def _beside(self, name: str) -> Path | None:
         beside = self.path.with_name(name) if self.path else None
         return beside if beside and beside.exists() else None
@@ -89,11 +109,6 @@ class Common:
 
 DEFAULTS: Final = Common()
 """For a parameter's default: commands are called without these options too."""
-
-
-def console() -> Console:
-    """Where results go: made anew, so that it is this moment's stdout."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def print_json(document: object) -> None:
@@ -119,7 +134,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
         table.add_column(name, justify="right" if right and shown else "left")
     for row in shown:
         table.add_row(*row)
-    console().print(table, markup=False)
+    # As wide as it is: a terminal breaks lines, a program must not find cells cut off.
+    Console(file=sys.stdout, highlight=False, width=_TABLE_WIDTH).print(table, markup=False)
 
 
 def number_of(prefix: Prefix, text: str, option: str) -> int:

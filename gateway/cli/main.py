@@ -30,7 +30,12 @@ _COMMANDS: Final = {
     "keys": ("gateway.cli.keys:keys", "API keys: create, list, revoke."),
     "books": ("gateway.cli.books:books", "Show that every accepted delivery is in exactly one state."),
     "reconcile": ("gateway.cli.reconcile:reconcile", "After a restore: decide what becomes of what is open."),
+    "explain": (
+        "gateway.cli.explain:explain",
+        "Say why a message is where it is, and what would release it.",
+    ),
     "trace": ("gateway.cli.trace:trace", "Show the SMTP sessions of a lane, a message or a delivery."),
+    "config": ("gateway.cli.config:config", "The configuration in force: each value, and where it is from."),
     "check-config": ("gateway.cli.check_config:check_config", "Check the configuration, changing nothing."),
     "openapi": ("gateway.cli.openapi:openapi", "Print the OpenAPI document of the control API."),
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from gateway.app.brief import Role
+from gateway.app.brief import Role, Tuning
 from gateway.app.exits import Exit
 from gateway.app.run import Plan, Ready, run_gateway
 from gateway.cli.common import DEFAULTS, Common, UsageError, print_json, say
@@ -36,7 +36,8 @@ async def run(
     """Run the gateway until SIGTERM or Ctrl-C.
 
     Without a configured Postgres it runs its own, under database.data_dir. Dispatchers finish what they began
-    (dispatch.grace_s); a second signal ends them at once.
+    (dispatch.grace_s); a second signal ends them at once. Changes of its files are taken within two seconds; SIGHUP has them read at
+    once, and says what they come to (in a terminal it ends the gateway).
 
     Example: gateway run --config config/gateway.toml --workers 2
 
@@ -44,16 +45,15 @@ async def run(
     """
     chosen = _roles(roles)
     config = common.load()
-    shaping, bounce_rules = common.load_shaping(), common.load_bounces()
+    tuning = Tuning(config, common.load_shaping(), common.load_bounces())
     count = config.dispatch.workers if workers is None else workers
     if not 0 <= count <= 256:
         raise UsageError(f"--workers: {count} is not 0 to 256")
-    log_json = not sys.stderr.isatty()
-    configure_logging(log_level, log_json)
+    in_terminal = sys.stderr.isatty()
+    configure_logging(log_level, not in_terminal)
     plan = Plan(
-        config=config, shaping=shaping, throttles=common.throttles_path, bounce_rules=bounce_rules,
-        bounces=common.bounces_path, roles=chosen, workers=count, migrate=migrate,
-        log_level=log_level, log_json=log_json,
+        tuning=tuning, files=common.files, roles=chosen, workers=count, migrate=migrate, hangup_ends=in_terminal,
+        log_level=log_level, log_json=not in_terminal,
     )  # fmt: skip
 
     def on_ready(ready: Ready) -> None:

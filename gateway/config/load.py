@@ -1,72 +1,150 @@
-"""File, then environment: how a `Config` comes about.
+"""File, then environment: how a `Config` comes about, and where each value is from.
 
 Order, later wins: the defaults of `sections`, the file, `GATEWAY__SECTION__KEY` for any key, then the short names
-`GATEWAY_DSN` and `GATEWAY_DATA_DIR`. Secrets come by `*_file` or by the environment, never on a command line.
+`GATEWAY_DSN` and `GATEWAY_DATA_DIR`. Secrets come by `*_file` or by the environment, never on a command line. What the values
+mean together is `consistency`'s.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
 
-from gateway.config.sections import Config, MxConfig
-from gateway.config.strict_toml import Document, KeyPath, explain, known_keys, nearest, read_toml
+from gateway.config.consistency import inconsistencies
+from gateway.config.sections import Config
+from gateway.config.strict_toml import (
+    Document,
+    KeyPath,
+    MakeError,
+    convert_all,
+    known_keys,
+    nearest,
+    read_toml,
+)
 from gateway.errors import ConfigError
 
 _PREFIX: Final = "GATEWAY__"
+_DSN_FILE: Final[KeyPath] = ("database", "dsn_file")
 _SHORT_NAMES: Final[dict[str, KeyPath]] = {
     "GATEWAY_DSN": ("database", "dsn"),
     "GATEWAY_DATA_DIR": ("database", "data_dir"),
 }
+_FOR_TESTS: Final = "GATEWAY_TEST_"
+# What Kubernetes puts into the environment for a Service whose name begins with "gateway".
+_SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
+_NEAR: Final = 0.9
+"""From this likeness on (of difflib) a variable of nearly our name is taken for a mistake."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration as read: `config` is right wherever `errors` name nothing else.
+
+    Attributes:
+        errors: every mistake, in the order of the file's lines; those of the environment come last.
+        document: the file; an empty one where there is none.
+        from_env: keys that the environment gives, with the variable's name.
+    """
+
+    config: Config
+    errors: tuple[ConfigError, ...]
+    document: Document
+    from_env: Mapping[KeyPath, str]
+
+    def source(self, key: KeyPath) -> str:
+        """Say where a value is from: `environment NAME`, `file:line`, or `default`."""
+        if key in self.from_env:
+            return f"environment {self.from_env[key]}"
+        if key == ("database", "dsn") and self.config.database.dsn and not self.document.has(key):
+            return f"{self.config.database.dsn_file}, as {self.source(_DSN_FILE)} says"
+        if self.document.has(key):
+            return f"{self.document.path}:{self.document.line_of(key)}"
+        return "default"
 
 
 def load(path: Path | None, env: Mapping[str, str]) -> Config:
     """Read the configuration; without a path the defaults and the environment alone.
 
     Raises:
-        ConfigError: with file and line, or the environment variable, that has to be mended.
+        ConfigError: with file and line, or the environment variable, that has to be mended; the first where there are several.
     """
-    document = read_toml(path) if path is not None else Document(Path(), "", {})
+    loaded = read(path, env)
+    if loaded.errors:
+        raise ConfigError.first_of(loaded.errors)
+    return loaded.config
+
+
+def read(path: Path | None, env: Mapping[str, str]) -> Loaded:
+    """Read the configuration with every mistake in it, and where each value is from.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
+    return read_document(read_toml(path) if path is not None else Document(Path(), "", {}), env)
+
+
+def read_document(document: Document, env: Mapping[str, str]) -> Loaded:
+    """As `read`, of a file that was parsed before."""
     data: dict[str, Any] = {
         name: dict(table) if isinstance(table, dict) else table for name, table in document.data.items()
     }
     from_env: dict[KeyPath, str] = {}
-    for name, raw in sorted(env.items()):
-        key = _SHORT_NAMES.get(name) or _key_of(name)
+    strangers: list[ConfigError] = []
+    # The short names last: they win.
+    for name, raw in sorted(env.items(), key=lambda item: (item[0] in _SHORT_NAMES, item[0])):
+        try:
+            key = _SHORT_NAMES.get(name) or _key_of(name, raw)
+        except ConfigError as error:
+            strangers.append(error)
+            continue
         if key is None or (name in _SHORT_NAMES and not raw):
             continue
         from_env[key] = name
         table = data.setdefault(key[0], {})
         if isinstance(table, dict):
             table[key[1]] = _value(raw, key)
+
+    def error_at(problem: str, key: KeyPath, hint: str) -> ConfigError:
+        if key in from_env:
+            return ConfigError(problem, key=from_env[key], hint=hint)
+        if (
+            document.path == Path()
+        ):  # there is no file: the value is a default that does not go with the environment
+            return ConfigError(problem, key=".".join(key), hint=hint)
+        return document.error(problem, key, hint)
+
+    config, errors = convert_all(data, Config, error_at)
+    config = config or Config()
+    wrong = {error.key for error in errors}
+    for key, problem, hint in inconsistencies(config):
+        # What a mistake left at its default says nothing about the values around it.
+        if not any(name.startswith(f"{key[0]}.") or name == key[0] for name in wrong):
+            errors.append(error_at(problem, key, hint))
     try:
-        config = msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        key, problem, hint = explain(error, Config)
-        raise _error(document, from_env, key, problem, hint) from error
-    for key, problem, hint in _inconsistencies(config):
-        raise _error(document, from_env, key, problem, hint)
-    return _with_dsn_of_file(config, document, from_env)
+        config = _with_dsn_of_file(config, error_at)
+    except ConfigError as error:
+        errors.append(error)
+    errors.sort(key=lambda error: error.line or (0 if error.path else 1 << 30))
+    return Loaded(config, (*errors, *strangers), document, from_env)
 
 
-def _error(
-    document: Document, from_env: Mapping[KeyPath, str], key: KeyPath, problem: str, hint: str
-) -> ConfigError:
-    if key in from_env:
-        return ConfigError(problem, key=from_env[key], hint=hint)
-    return document.error(problem, key, hint)
+def _key_of(name: str, raw: str) -> KeyPath | None:
+    """Return the key that a variable gives, or None: it is not ours.
 
-
-def _key_of(name: str) -> KeyPath | None:
+    Raises:
+        ConfigError: it is meant to be ours, and names no key.
+    """
+    section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
+    if not name.startswith(_PREFIX) or not key:
+        _require_no_near_miss(name, raw)
     if not name.startswith(_PREFIX):
         return None
-    section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
     sections = known_keys(Config)
     if section not in sections:
         raise ConfigError(f'no section "{section}"', key=name, hint=nearest(section, sections))
@@ -74,6 +152,21 @@ def _key_of(name: str) -> KeyPath | None:
     if key not in keys:
         raise ConfigError(f'no key "{key}" in section "{section}"', key=name, hint=nearest(key, keys))
     return section, key
+
+
+def _require_no_near_miss(name: str, raw: str) -> None:
+    """Refuse `GATEWAY_API_PORT` for `GATEWAY__API__PORT`; leave alone what only begins like our names."""
+    if not name.startswith("GATEWAY_") or name.startswith(_FOR_TESTS):
+        return
+    if _SERVICE_LINK.search(name) or _SERVICE_URL.match(raw):
+        return
+    ours = dict(zip(_SHORT_NAMES, _SHORT_NAMES, strict=True))
+    for section in known_keys(Config):
+        for key in known_keys(Config, (section,)):
+            variable = f"{_PREFIX}{section}__{key}".upper()
+            ours[variable.replace("__", "_")] = variable
+    if close := difflib.get_close_matches(name.upper().replace("__", "_"), ours, n=1, cutoff=_NEAR):
+        raise ConfigError("no variable of the gateway", key=name, hint=f'did you mean "{ours[close[0]]}"?')
 
 
 def _value(raw: str, key: KeyPath) -> object:
@@ -88,82 +181,12 @@ def _value(raw: str, key: KeyPath) -> object:
         return raw  # of the wrong type: the conversion says which is right
 
 
-def _inconsistencies(config: Config) -> list[tuple[KeyPath, str, str]]:
-    """What no single key's bounds can say."""
-    found: list[tuple[KeyPath, str, str]] = []
-    dispatch, route = config.dispatch, config.route
-    if dispatch.urgent_reserve >= dispatch.in_flight:
-        found.append(
-            (
-                ("dispatch", "urgent_reserve"),
-                f"{dispatch.urgent_reserve} leaves nothing for other deliveries",
-                f"below dispatch.in_flight ({dispatch.in_flight})",
-            )
-        )
-    if dispatch.heartbeat_s * 3 > dispatch.lease_s:
-        found.append(
-            (
-                ("dispatch", "heartbeat_s"),
-                f"{dispatch.heartbeat_s:g} is too long for a lease of {dispatch.lease_s:g} s",
-                f"at most {dispatch.lease_s / 3:g}, so that two lost heartbeats do no harm",
-            )
-        )
-    targets = {("route", "default"): route.default} if route.default else {}
-    targets |= {("route", "domains", domain): target for domain, target in route.domains.items()}
-    for key, target in targets.items():
-        host, _, port = target.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
-            found.append((key, f'"{target}" is not host:port', 'for example "127.0.0.1:2525"'))
-        if key[-1] != key[-1].lower():
-            found.append((key, "not lower case", f'"{key[-1].lower()}"'))
-    return found + _wrong_addresses(config.mx)
-
-
-def _wrong_addresses(mx: MxConfig) -> list[tuple[KeyPath, str, str]]:
-    """What is no address of a name server, or no network."""
-    found: list[tuple[KeyPath, str, str]] = []
-    for nameserver in mx.nameservers:
-        if not _is_ip_port(nameserver):
-            hint = 'for example "192.0.2.53", "127.0.0.1:5353" or "[2001:db8::53]:53"'
-            found.append((("mx", "nameservers"), f'"{nameserver}" is neither IP address nor ip:port', hint))
-    for network in mx.allow_networks:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            hint = 'for example "10.0.0.0/8" or "fd00::/8"'
-            with suppress(ValueError):
-                hint = f'did you mean "{ip_network(network, strict=False)}"?'
-            found.append((("mx", "allow_networks"), f'"{network}" is no network: {error}', hint))
-    return found
-
-
-def _is_ip_port(text: str) -> bool:
-    """Whether text is an IP address, alone or with a port; an IPv6 address with a port stands in brackets."""
-    host, port = text, "53"
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        if rest:
-            port = rest.removeprefix(":") if rest.startswith(":") else ""
-        if ":" not in host:
-            return False
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return port.isascii() and port.isdecimal() and 0 < int(port) <= 65_535
-
-
-def _with_dsn_of_file(config: Config, document: Document, from_env: Mapping[KeyPath, str]) -> Config:
+def _with_dsn_of_file(config: Config, error_at: MakeError) -> Config:
     name = config.database.dsn_file
     if config.database.dsn or not name:
         return config
     try:
         dsn = Path(name).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        key = ("database", "dsn_file")
-        raise _error(
-            document, from_env, key, f"{name} cannot be read", "a file that holds the DSN alone"
-        ) from error
+        raise error_at(f"{name} cannot be read", _DSN_FILE, "a file that holds the DSN alone") from error
     return msgspec.structs.replace(config, database=msgspec.structs.replace(config.database, dsn=dsn))

@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeGuard, TypeVar, get_args
@@ -24,6 +24,9 @@ T = TypeVar("T")
 KeyPath = tuple[str, ...]
 """Table names and key, outermost first. A table of an array, `[[rule]]`, is its name and its number from 1: `rule`, `3`."""
 
+MakeError = Callable[[str, KeyPath, str], ConfigError]
+"""Problem, key and hint → the error, with the place where the key was given."""
+
 _UNITS: Final = {
     "_per_s": "per second",
     "_ms": "milliseconds",
@@ -36,6 +39,7 @@ _HEADER: Final = re.compile(rf"\s*\[\[?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
 _KEY: Final = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 _PARTS: Final = re.compile(_PART)
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`")
+_MISSING_FIELD: Final = re.compile(r"Object missing required field `(.*?)`")
 _NO_CHOICE: Final = re.compile(r"Invalid enum value '(.*)'")
 _AT: Final = re.compile(r" - at `\$?(.*)`$")
 _SYNTAX_LINE: Final = re.compile(r"\(at line (\d+), column \d+\)")
@@ -70,9 +74,22 @@ class Document(msgspec.Struct, frozen=True):
                 best, best_depth = number, len(found)
         return best
 
+    def has(self, key: KeyPath) -> bool:
+        """Whether the file gives this key or table."""
+        node: object = self.data
+        for part in key:
+            if not isinstance(node, dict) or part not in node:
+                return False
+            node = node[part]
+        return True
+
     def error(self, problem: str, key: KeyPath, hint: str = "") -> ConfigError:
         """Make the error for a key of this file."""
         return ConfigError(problem, path=self.path, line=self.line_of(key), key=".".join(key), hint=hint)
+
+    def errors_below(self, above: KeyPath) -> MakeError:
+        """Return what makes the errors of a table of this file, whose keys are named from there."""
+        return lambda problem, key, hint: self.error(problem, (*above, *key), hint)
 
 
 def read_toml(path: Path) -> Document:
@@ -81,14 +98,31 @@ def read_toml(path: Path) -> Document:
     Raises:
         ConfigError: it cannot be read, is not UTF-8, or is not TOML.
     """
+    return parse_toml(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a file's text.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", path=path) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"byte {error.start} is not UTF-8", path=path, hint="save the file as UTF-8"
         ) from error
+
+
+def parse_toml(path: Path, text: str) -> Document:
+    """Parse the text of a TOML file.
+
+    Raises:
+        ConfigError: it is not TOML.
+    """
     try:
         return Document(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -99,17 +133,39 @@ def read_toml(path: Path) -> Document:
         raise ConfigError(f"not TOML: {problem}", path=path, line=line, hint=hint) from error
 
 
-def convert(data: Mapping[str, Any], into: type[T], document: Document, prefix: KeyPath = ()) -> T:
-    """Turn parsed TOML into a Struct; `prefix` is the table that `data` stands for.
+def convert_all(
+    data: Mapping[str, Any], into: type[T], make_error: MakeError
+) -> tuple[T | None, list[ConfigError]]:
+    """Turn parsed TOML into a Struct, and tell every mistake in it.
 
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a value out of bounds.
+    Returns:
+        The Struct of what was right, where the rest makes one; and an error for each unknown key, wrong type or value out of bounds.
     """
-    try:
-        return msgspec.convert(data, into)
-    except msgspec.ValidationError as error:
-        key, problem, hint = explain(error, into)
-        raise document.error(problem, (*prefix, *key), hint) from error
+    left = {name: dict(table) if isinstance(table, dict) else table for name, table in data.items()}
+    errors: list[ConfigError] = []
+    dropped: set[KeyPath] = set()
+    while True:
+        try:
+            return msgspec.convert(left, into), errors
+        except msgspec.ValidationError as error:
+            if (missing := _MISSING_FIELD.match(str(error))) and (missing[1],) in dropped:
+                return None, errors  # it was there, and wrong
+            key, problem, hint = explain(error, into)
+            errors.append(make_error(problem, key, hint))
+            dropped.add(key)
+            if not _drop(left, key):
+                return None, errors
+
+
+def _drop(data: dict[str, Any], key: KeyPath) -> bool:
+    """Take a key out of tables of tables, or what stands above it; whether anything was taken."""
+    head, *rest = key or ("",)
+    if head not in data:
+        return False
+    inner = data[head]
+    if not (rest and isinstance(inner, dict) and _drop(inner, tuple(rest))):
+        del data[head]
+    return True
 
 
 def explain(error: msgspec.ValidationError, into: object) -> tuple[KeyPath, str, str]:

@@ -60,6 +60,7 @@ class AttemptMaker:
         traces: Traces,
         hand_back: Callable[[list[Leased]], None],
         failed: Callable[[BaseException], None],
+        own_name: str,
     ) -> None:
         self.clock = clock
         self.hand_back = hand_back
@@ -75,8 +76,13 @@ class AttemptMaker:
         self._acknowledger, self._policies, self._queue, self._pool = acknowledger, policies, queue, pool
         self._metrics, self._log = metrics, get_logger()
         self._traces = traces
+        self._own_name = own_name
+        self.retune(config)
+
+    def retune(self, config: Config) -> None:
+        """Take the configuration, at the start and again when live keys of it changed; sessions that are open keep theirs."""
         self._route = config.route
-        self._helo_name = config.dispatch.helo_name or "localhost"
+        self._helo_name = config.dispatch.helo_name or self._own_name
         self._tls = TlsPolicy(config.dispatch.tls)
         self._timeouts = Timeouts(
             connect_s=config.dispatch.connect_timeout_s,
@@ -281,9 +287,14 @@ class AttemptMaker:
             self.conclude(delivery, waits, dotted=False, lane_wait_s=max(0.0, lane.refused_until - now))
 
     def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
-        """Conclude a delivery whose domain takes no mail (RFC 7505, NXDOMAIN)."""
-        self._journal.tried(delivery.id, delivery.epoch)
-        self.conclude(delivery, disposition, dotted=False)
+        """Conclude a delivery whose domain takes no mail (RFC 7505, NXDOMAIN), unless it would not have been begun."""
+        if not self.may_leave(delivery):
+            self.hand_back([delivery])
+        elif ended := self._ended_before(delivery):
+            self._tell(ended)
+        else:
+            self._journal.tried(delivery.id, delivery.epoch)
+            self.conclude(delivery, disposition, dotted=False)
 
     def _ended_before(self, delivery: Leased) -> Result | None:
         """What ends a delivery before it is begun: a suppression that came meanwhile, or its expiry."""

@@ -20,6 +20,7 @@ import msgspec
 from gateway.clock import Clock
 from gateway.config import DispatchConfig
 from gateway.dispatch.attempt import AttemptMaker
+from gateway.dispatch.connections import ConnectionRules
 from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Watch
 from gateway.dispatch.outcome import Acknowledger
@@ -46,9 +47,10 @@ class Feeder:
 
     # Mutable on purpose: the lanes at work, and what waits to be told.
     def __init__(self, *, pool: asyncpg.Pool, queue: Queue, journal: Journal, watch: Watch, acknowledger: Acknowledger,
-                 config: DispatchConfig, clock: Clock, metrics: Metrics) -> None:  # fmt: skip
+                 config: DispatchConfig, clock: Clock, metrics: Metrics, connections: ConnectionRules | None = None) -> None:  # fmt: skip
         self._pool, self._queue, self._journal, self._watch = pool, queue, journal, watch
         self._acknowledger, self._config, self._clock, self._metrics = acknowledger, config, clock, metrics
+        self._connections = connections or ConnectionRules(config)
         self._lanes: dict[int, LaneRunner] = {}
         self._without_slot: dict[int, float] = {}  # lane → until when not to ask again
         self._back: list[Leased] = []
@@ -75,6 +77,10 @@ class Feeder:
         self._back.extend(deliveries)
         self._metrics.handed_back.inc(len(deliveries))
         self._progress.set()
+
+    def retune(self, config: DispatchConfig) -> None:
+        """Take changed settings, of which live keys alone differ; lanes keep to them from their next grant on."""
+        self._config = config
 
     def drop_held(self) -> None:
         """Look through what waits after the holds changed."""
@@ -194,9 +200,12 @@ class Feeder:
             clean = [delivery for delivery in grant.deliveries if not delivery.crashes]
             self._suspects.extend((grant, delivery) for delivery in grant.deliveries if delivery.crashes)
             if clean:
-                self._lane(attempts, grant.lane_id).take(msgspec.structs.replace(grant, deliveries=clean))
+                self._lane(attempts, grant.lane_id, clean[0]).take(
+                    msgspec.structs.replace(grant, deliveries=clean)
+                )
 
-    def _lane(self, attempts: AttemptMaker, lane_id: int) -> LaneRunner:
+    def _lane(self, attempts: AttemptMaker, lane_id: int, delivery: Leased) -> LaneRunner:
+        """The lane of a delivery, which keeps to the rules of its domain from here on."""
         if (lane := self._lanes.get(lane_id)) is None:
             config = self._config
             lane = self._lanes[lane_id] = LaneRunner(
@@ -207,6 +216,7 @@ class Feeder:
                 max_patience_s=config.late_tolerance_ms / 1000,
                 on_progress=self._progress.set,
             )
+        lane.use(self._connections.of(delivery.recipient.rpartition("@")[2].lower()))
         return lane
 
     async def _try_suspects(self, attempts: AttemptMaker) -> None:
@@ -218,7 +228,7 @@ class Feeder:
                 await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
         while self._suspects and not attempts.draining:
             grant, suspect = self._suspects.popleft()
-            lane = self._lane(attempts, grant.lane_id)
+            lane = self._lane(attempts, grant.lane_id, suspect)
             now = self._clock.monotonic()
             alone = msgspec.structs.replace(suspect, planned_at=now, late_at=now + SUSPECT_ALONE_S)
             lane.take(msgspec.structs.replace(grant, deliveries=[alone]))
@@ -259,9 +269,9 @@ class Feeder:
 
     def tidy(self) -> None:
         """Close connections that idle; once a second."""
-        oldest = self._clock.monotonic() - self._config.idle_connection_s
+        now = self._clock.monotonic()
         for lane in list(self._lanes.values()):
-            lane.close_idle(oldest)
+            lane.close_idle(now - lane.idle_s)
 
     def _known_ids(self) -> list[int]:
         known = [delivery.id for delivery in self._back] + self._acknowledger.pending_ids()

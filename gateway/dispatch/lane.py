@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.clock import Clock
+from gateway.dispatch.connections import Connections
 from gateway.dispatch.pace import LEAD_S, LanePace
 from gateway.dispatch.worker import Begun, Sender, Worker
 from gateway.model.delivery import Granted, Leased
@@ -43,7 +44,7 @@ class Attempts(Sender, Protocol):
         ...
 
     def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
-        """Take the word of DNS that nobody takes mail for this delivery's domain; the lane goes on."""
+        """Take the word of DNS that nobody takes mail for this delivery's domain; a held one goes back, and the lane goes on."""
         ...
 
     @property
@@ -69,6 +70,8 @@ class LaneRunner:
         self.slots = 0
         self._host, self._clock, self._on_progress = host, host.clock, on_progress
         self._max_rows, self._per_connection = max_rows, messages_per_connection
+        self._most_connections = max_rows
+        self.idle_s = float("inf")
         self._limit = min(START_ROWS, max_rows)
         self._waiting: deque[Leased] = deque()
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
@@ -115,10 +118,15 @@ class LaneRunner:
         """Whether it has nothing to do and nothing open: it may be dropped."""
         return not self._waiting and not self._workers and not self._idle
 
+    def use(self, connections: Connections) -> None:
+        """Keep to these rules from now on; connections that are open beyond them end with their work."""
+        self._most_connections, self._per_connection = connections.most, connections.messages
+        self.idle_s = connections.idle_s
+
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
         self._pace.set_limits(grant.rate_per_s, grant.burst)
-        self.slots = grant.slots
+        self.slots = min(grant.slots, self._most_connections)
         if grant.deliveries:
             if self._late and not self._left:
                 self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)
@@ -182,7 +190,7 @@ class LaneRunner:
             self._staff()  # something came between its last look and its end
 
     async def _work(self) -> None:
-        session = await Worker(self, self._host, self._per_connection).run()
+        session = await Worker(self, self._host, lambda: self._per_connection).run()
         if session is not None:
             self._idle.append((session, self._clock.monotonic()))
 
@@ -194,17 +202,21 @@ class LaneRunner:
                 return session
             session.abort()
         while self._waiting:
+            asked = self._waiting[0]
             try:
-                return await self._host.connect(self._waiting[0])
+                return await self._host.connect(asked)
             except SessionFailed as failure:
-                # The one at the head carries the news; the others go back untried.
-                first = self._waiting.popleft() if self._waiting else None
-                self._on_progress()
                 if failure.disposition.outcome is not Outcome.BOUNCED:
-                    self._host.refused(first, self, failure.disposition)
+                    # The one at the head carries the news; the others go back untried.
+                    self._host.refused(
+                        self._waiting.popleft() if self._waiting else None, self, failure.disposition
+                    )
                     self.give_up()
-                elif first is not None:
-                    self._host.hopeless(first, failure.disposition)
+                elif asked in self._waiting:
+                    # It is the word on its domain alone, and a lane may have several; another worker may have told it by now.
+                    self._waiting.remove(asked)
+                    self._host.hopeless(asked, failure.disposition)
+                self._on_progress()
         return None
 
     async def next(self) -> Begun | None:

@@ -40,6 +40,10 @@ class Rescuer:
         self._policies, self._doubt, self._judge = policies, doubt, judge
         self._log = get_logger()
 
+    def retune(self, doubt: DoubtPolicy) -> None:
+        """Treat what is found in doubt from now on by another policy."""
+        self._doubt = doubt
+
     async def bury_the_dead_here(self) -> int:
         """Rescue every incarnation whose journal lies here unlocked: its process is gone. Return how many.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,35 +18,57 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from gateway.clock import Clock
-from gateway.config import Config
+from gateway.config import Config, DoubtConfig
 from gateway.dispatch.attempt import AttemptMaker
-from gateway.dispatch.content import Contents, names_of, platform_signer
+from gateway.dispatch.connections import ConnectionRules
+from gateway.dispatch.content import Contents
 from gateway.dispatch.feeder import STORE_ERRORS, Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
 from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
+from gateway.dispatch.message import names_of
 from gateway.dispatch.outcome import Acknowledger, Policies
 from gateway.dispatch.rescue import Rescuer
+from gateway.dispatch.signers import platform_signer
 from gateway.dispatch.stall import Stalls
 from gateway.dispatch.trace import Traces
 from gateway.mta import journal as journals
 from gateway.mta.journal import Journal
 from gateway.mta.keys import load_or_create_master_key
 from gateway.mta.mx import resolver_of
+from gateway.mta.mx_plan import is_host_name
 from gateway.mta.reply import Judge, classify
 from gateway.store import fleet
 from gateway.store.fleet import DoubtPolicy
 from gateway.store.pool import open_pool
 from gateway.store.queue import Queue, holds
 from gateway.telemetry import Event, Metrics, get_logger
+from gateway.throttle.retune import Follow, never
+from gateway.throttle.shaping import Shaping
 
 _HOST_FILE = "host.key"
 _TRACE_PATIENCE_S = 2.0
 
 
 async def run_dispatcher(
-    config: Config, dsn: str, *, clock: Clock, stop: asyncio.Event, judge: Judge = classify
+    config: Config,
+    dsn: str,
+    *,
+    clock: Clock,
+    stop: asyncio.Event,
+    judge: Judge = classify,
+    shaping: Shaping | None = None,
+    follow: Follow = never,
 ) -> None:
-    """Send until `stop`; then drain within the grace time. `judge` says what receivers' replies mean.
+    """Send until `stop`; then drain within the grace time.
+
+    Args:
+        config: the configuration at the start.
+        dsn: where Postgres is.
+        clock: for waits and ages.
+        stop: asks for the end.
+        judge: says what receivers' replies mean.
+        shaping: the throttles, for how connections are used; without them the configuration alone decides.
+        follow: tells of a changed configuration, of which live keys alone differ.
 
     Raises:
         Fenced: peers called us dead; begin a new life.
@@ -62,7 +85,8 @@ async def run_dispatcher(
         application_name="gateway dispatch",
     )
     try:
-        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock, judge)
+        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock, judge, shaping)
+        follow(dispatcher.retune)
         # What stands now stays for good; a full collection over it stopped all lanes for 17 ms.
         gc.collect()
         gc.freeze()
@@ -83,6 +107,8 @@ class Dispatcher:
         incarnation: int,
         host_key: str,
         judge: Judge,
+        shaping: Shaping | None,
+        own_name: str,
     ) -> None:
         self._config, self._pool, self._clock, self._state_dir = config, pool, clock, state_dir
         self._incarnation = incarnation
@@ -94,13 +120,15 @@ class Dispatcher:
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
         self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
         self._metrics = Metrics(CollectorRegistry())
-        policies = Policies(config.retry, config.doubt)
-        doubt = DoubtPolicy(config.doubt.transactional_wait_s, config.doubt.bulk_wait_s)
-        self._rescuer = Rescuer(pool, self._queue, self._journal_dir, policies, doubt, judge)
+        self._policies = policies = Policies(config.retry, config.doubt)
+        self._rescuer = Rescuer(
+            pool, self._queue, self._journal_dir, policies, _doubt_policy(config.doubt), judge
+        )
+        self._connections = ConnectionRules(config.dispatch, shaping, self._resolver.known)
         self._acknowledger = Acknowledger(pool, self._queue, self._journal, config.dispatch, clock)
         self._feeder = Feeder(
             pool=pool, queue=self._queue, journal=self._journal, watch=self._watch, acknowledger=self._acknowledger,
-            config=config.dispatch, clock=clock, metrics=self._metrics,
+            config=config.dispatch, clock=clock, metrics=self._metrics, connections=self._connections,
         )  # fmt: skip
         self._traces = Traces(incarnation, clock)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -111,23 +139,39 @@ class Dispatcher:
                 platform_signer(config.mail),
             ),
             acknowledger=self._acknowledger, policies=policies, judge=judge, resolver=self._resolver, queue=self._queue, pool=pool, metrics=self._metrics,
-            traces=self._traces, hand_back=self._feeder.hand_back, failed=self._fail,
+            traces=self._traces, hand_back=self._feeder.hand_back, failed=self._fail, own_name=own_name,
         )  # fmt: skip
         self._feeder.attempts = self._attempts
         self._tick = 0
         self._database_id = ""
         self._log = get_logger()
 
+    def retune(self, config: Config, shaping: Shaping) -> None:
+        """Take a changed configuration, of which live keys alone differ, and changed throttles."""
+        self._config = config
+        self._attempts.retune(config)
+        self._policies.retry, self._policies.doubt = config.retry, config.doubt
+        self._rescuer.retune(_doubt_policy(config.doubt))
+        self._connections.retune(config.dispatch, shaping)
+        self._feeder.retune(config.dispatch)
+
     @classmethod
     async def begin(
-        cls, config: Config, pool: asyncpg.Pool, state_dir: Path, clock: Clock, judge: Judge
+        cls,
+        config: Config,
+        pool: asyncpg.Pool,
+        state_dir: Path,
+        clock: Clock,
+        judge: Judge,
+        shaping: Shaping | None,
     ) -> Dispatcher:
         """Check the database against what we remember, and register a new incarnation."""
         host_key = _host_key(state_dir)
         async with pool.acquire() as connection:
             database_id = await hold_if_restored(connection, state_dir)
             incarnation = await fleet.register(connection, host_key, os.getpid())
-        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key, judge)
+        own_name = await asyncio.to_thread(_own_name)
+        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key, judge, shaping, own_name)
         dispatcher._database_id = database_id
         return dispatcher
 
@@ -248,6 +292,16 @@ class Dispatcher:
                 await self._rescuer.take_over(peer.id, has_journal=True)
             elif not here or self._watch.given_up(peer.id, self._clock.monotonic()):
                 await self._rescuer.take_over(peer.id, has_journal=False)
+
+
+def _doubt_policy(config: DoubtConfig) -> DoubtPolicy:
+    return DoubtPolicy(config.transactional_wait_s, config.bulk_wait_s)
+
+
+def _own_name() -> str:
+    """What this machine calls itself, for EHLO where no name is configured; asks the system's resolver."""
+    name = socket.getfqdn()
+    return name if is_host_name(name.lower()) else "localhost"
 
 
 def _host_key(state_dir: Path) -> str:

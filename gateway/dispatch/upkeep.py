@@ -1,4 +1,4 @@
-"""What keeps the queue moving when nobody sends: promotion, expiry, the sweep for sleepers, reaping, partitions, limits.
+"""What keeps the queue moving when nobody sends: promotion, expiry, the sweep for sleepers, reaping, partitions.
 
 Owns the beat of these chores. Any number of processes may run them: each chore takes its rows with SKIP LOCKED and does them
 once. Part of role `schedule`. Must not know how mail is sent.
@@ -14,12 +14,10 @@ from typing import Final, TypeVar
 import asyncpg
 
 from gateway.clock import Clock
-from gateway.config import Config
 from gateway.dispatch.feeder import STORE_ERRORS
 from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
 from gateway.telemetry import Event, get_logger
-from gateway.throttle.shaping import Shaping
 
 PROMOTE_EVERY_S: Final = 0.25
 EXPIRE_EVERY_S: Final = 1.0
@@ -34,10 +32,8 @@ DAYS_AHEAD: Final = 7
 _T = TypeVar("_T")
 
 
-async def run_upkeep(
-    config: Config, dsn: str, *, shaping: Shaping, clock: Clock, stop: asyncio.Event
-) -> None:
-    """Do the chores until `stop`; the lanes' limits are brought up to date first.
+async def run_upkeep(dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
+    """Do the chores until `stop`.
 
     Raises:
         StoreUnavailable: Postgres does not answer at the start.
@@ -66,33 +62,10 @@ async def run_upkeep(
                 stop,
             ),
         )
-        await apply_limits(pool, shaping)
         await asyncio.gather(*chores)
     finally:
         pool.terminate()
         maintain.terminate()
-
-
-async def apply_limits(pool: asyncpg.Pool, shaping: Shaping) -> int:
-    """Give every lane the limits that the config has for it now; return how many changed."""
-    after, changed = 0, 0
-    while True:
-        async with pool.acquire() as connection:
-            lanes = await queue.lane_limits(connection, after, BATCH)
-            if not lanes:
-                return changed
-            new: list[queue.LaneLimits] = []
-            for lane in lanes:
-                wanted = shaping.for_domain(lane.name)
-                limits = queue.LaneLimits(
-                    lane.lane_id, lane.name, wanted.rate_per_s, float(wanted.burst), wanted.max_connections
-                )
-                if limits != lane:
-                    new.append(limits)
-            if new:
-                await queue.set_lane_limits(connection, new)
-            changed += len(new)
-            after = lanes[-1].lane_id
 
 
 async def _promote(pool: asyncpg.Pool) -> int:

@@ -87,7 +87,8 @@ class Worker:
     """One connection's work, to be run once."""
 
     # Mutable on purpose: what is under way.
-    def __init__(self, lane: Line, sender: Sender, messages_per_connection: int) -> None:
+    def __init__(self, lane: Line, sender: Sender, messages_per_connection: Callable[[], int]) -> None:
+        """Take where deliveries come from, what sends them, and after how many a connection is closed, as that is now."""
         self._lane, self._sender, self._per_connection = lane, sender, messages_per_connection
         self._session: Session | None = None
         self._following: Begun | None = None  # opened ahead
@@ -107,7 +108,7 @@ class Worker:
 
     def _fit(self) -> bool:
         session = self._session
-        return session is not None and session.usable and session.transactions < self._per_connection
+        return session is not None and session.usable and session.transactions < self._per_connection()
 
     async def _next(self) -> Begun | None:
         """What is to be sent now, with a session to send it on; None: ask again, while something waits."""

@@ -1,15 +1,19 @@
-"""A delivery: its states, and what a dispatcher holds of one while it has the lease.
+"""A delivery: its states, where each may lead, and what a dispatcher holds of one while it has the lease.
 
-Owns the words of the database's `delivery_state` (a test holds the two together). Pure. Must not know how a delivery is
-claimed (`store/queue`) or sent (`dispatch/`).
+Owns the words of the database's `delivery_state` (a test holds the two together) and the table of transitions. Pure. Must not know
+how a delivery is claimed (`store/queue`) or sent (`dispatch/`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
+
+from gateway.errors import InvalidTransition
 
 
 class DeliveryState(StrEnum):
@@ -34,6 +38,44 @@ OPEN = frozenset(list(DeliveryState)[:5])
 
 ENDED = frozenset(list(DeliveryState)[5:])
 """States with a terminal record."""
+
+_S: Final = DeliveryState
+TRANSITIONS: Final[Mapping[DeliveryState, tuple[DeliveryState, ...]]] = {
+    _S.QUEUED: (_S.LEASED, _S.HELD, _S.EXPIRED, _S.CANCELLED),
+    _S.LEASED: (
+        _S.QUEUED, _S.DEFERRED, _S.IN_DOUBT, _S.DELIVERED, _S.BOUNCED, _S.EXPIRED, _S.SUPPRESSED, _S.QUARANTINED,
+    ),
+    _S.DEFERRED: (_S.QUEUED, _S.HELD, _S.EXPIRED, _S.CANCELLED),
+    _S.HELD: (_S.QUEUED, _S.DEFERRED, _S.EXPIRED, _S.CANCELLED),
+    _S.IN_DOUBT: (_S.QUEUED, _S.DELIVERED, _S.UNRESOLVED),
+    _S.DELIVERED: (_S.BOUNCED,),
+    _S.UNRESOLVED: (_S.DELIVERED,),
+    **dict.fromkeys((_S.BOUNCED, _S.EXPIRED, _S.SUPPRESSED, _S.CANCELLED, _S.QUARANTINED), ()),
+}  # fmt: skip
+"""Where each state may lead; a 250 that comes late ends every open one as delivered."""
+
+
+class Action(StrEnum):
+    """What a message's sender may do to its deliveries."""
+
+    CANCEL = "cancel"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+_LEADS_TO: Final[Mapping[Action, DeliveryState]] = {
+    Action.CANCEL: _S.CANCELLED, Action.HOLD: _S.HELD, Action.RELEASE: _S.QUEUED,
+}  # fmt: skip
+
+
+def refuse(states: Iterable[str], action: Action) -> InvalidTransition:
+    """Make the refusal of an action that no delivery in these states allows; it names where they may go instead."""
+    given = set(states)
+    found = [state for state in DeliveryState if state in given]
+    allowed = {after for state in found for after in TRANSITIONS[state]} - {_LEADS_TO[action]}
+    return InvalidTransition(
+        ", ".join(found), _LEADS_TO[action], [state for state in DeliveryState if state in allowed]
+    )
 
 
 class Leased(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """A text part with gaps, encoded once: what is the same for all recipients costs each of them a join.
 
 Owns the transfer encoding of text (RFC 2045 §6) and its DKIM-relaxed form, piece by piece. Must not know templates, headers or
-multiparts (`mta/mime.py`). Pure.
+multiparts (`mta/mime`, `mta/multipart`). Pure.
 
 A part is a sequence of static text and slots (indices into the values of one recipient). Encoded, each static piece is bytes for good,
 and in quoted-printable a slot stands on a line of its own between soft line breaks, so that no value moves a static column. A value that

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from gateway.config.strict_toml import Document, KeyPath, convert, nearest, read_toml
+from gateway.config.strict_toml import Document, KeyPath, convert_all, nearest, read_toml
 from gateway.errors import ConfigError
 from gateway.model.disposition import BounceClass, Disposition, Scope, Stage
 from gateway.mta.pattern_cost import PatternRefused, require_cheap
@@ -96,24 +96,39 @@ def parse_bounces(document: Document) -> BounceRules:
     """Turn a file as read into rules.
 
     Raises:
-        ConfigError: as `load_bounces`.
+        ConfigError: as `load_bounces`; the first where there are several.
     """
-    for name in document.data:
-        if name != "rule":
-            raise document.error("unknown table", (name,), nearest(name, ("rule",)))
+    rules, errors = check_bounces(document)
+    if errors:
+        raise ConfigError.first_of(errors)
+    return rules
+
+
+def check_bounces(document: Document) -> tuple[BounceRules, list[ConfigError]]:
+    """Turn a file as read into rules, and tell every mistake in it, by line; the rules are all right where there is none."""
+    errors = [
+        document.error("unknown table", (name,), nearest(name, ("rule",)))
+        for name in document.data
+        if name != "rule"
+    ]
     tables = document.data.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise document.error("expected rules", ("rule",), "write [[rule]], with two brackets, above each")
+        hint = "write [[rule]], with two brackets, above each"
+        return BounceRules(), [*errors, document.error("expected rules", ("rule",), hint)]
     if len(tables) > MOST_RULES:
-        raise document.error(f"{len(tables)} rules", ("rule",), f"at most {MOST_RULES}; join some with |")
+        hint = f"at most {MOST_RULES}; join some with |"
+        return BounceRules(), [*errors, document.error(f"{len(tables)} rules", ("rule",), hint)]
     rules: list[BounceRule] = []
     for number, table in enumerate(tables, 1):
         key = ("rule", str(number))
-        rule = convert(table, BounceRule, document, key)
-        if error := _mistake(document, key, rule):
-            raise error
-        rules.append(rule)
-    return BounceRules(tuple(rules))
+        rule, mistakes = convert_all(table, BounceRule, document.errors_below(key))
+        if rule is not None and not mistakes and (error := _mistake(document, key, rule)):
+            mistakes = [error]
+        errors += mistakes
+        if rule is not None:
+            rules.append(rule)
+    errors.sort(key=lambda error: error.line or 0)
+    return BounceRules(tuple(rules)), errors
 
 
 def _mistake(document: Document, key: KeyPath, rule: BounceRule) -> ConfigError | None:

@@ -48,6 +48,14 @@ def relaxed_header(name: bytes, value: bytes) -> bytes:
     return name.rstrip(b" \t").lower() + b":" + value.strip(b" \t")
 
 
+def relaxed_field(field: bytes) -> bytes:
+    """Return one field as we write it, `Name: value` and its CRLF, in relaxed form with CRLF."""
+    name, _, value = field.partition(b": ")
+    if b"\r\n" not in value[:-2] and b"  " not in value and b"\t" not in value and value[-3:-2] != b" ":
+        return name.lower() + b":" + value  # as all but folded ones are
+    return b"".join([relaxed_header(name, value) + b"\r\n" for name, value in fields_of(field[:-2])])
+
+
 def relaxed_lines(text: bytes) -> bytes:
     """Return body text in relaxed form but for what its end asks (RFC 6376 §3.4.4 a): each line's white space.
 

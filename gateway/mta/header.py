@@ -11,11 +11,15 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from binascii import a2b_base64, a2b_qp
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _FOLD_AT: Final = 78
 _LINE_LIMIT: Final = 998
 _WORD_LIMIT: Final = 75  # RFC 2047 §2
@@ -92,6 +96,22 @@ def mailbox_field(name: str, value: str, pointer: str) -> bytes:
     else:
         words = _encoded_words(display, _WORD_LIMIT - len(name) - 2)
     return _fold(f"{name}: ", [*words, f"<{wire}>"]).encode() + b"\r\n"
+
+
+@lru_cache(maxsize=1_024)  # a broadcast's deliveries are accepted together
+def date_field(name: str, date: datetime) -> bytes:
+    """Return a date field (RFC 5322 §3.3), in UTC.
+
+    Raises:
+        ValueError: `date` is not aware.
+    """
+    if date.tzinfo is None:
+        raise ValueError("a date without time zone; expected an aware datetime")
+    utc = date.astimezone(UTC)
+    return (
+        f"{name}: {_DAYS[utc.weekday()]}, {utc.day:02} {_MONTHS[utc.month - 1]} {utc.year:04}"
+        f" {utc.hour:02}:{utc.minute:02}:{utc.second:02} +0000\r\n"
+    ).encode("ascii")
 
 
 def split_mailbox(value: str) -> tuple[str, str]:

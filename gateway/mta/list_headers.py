@@ -1,7 +1,6 @@
-"""Header fields by which receivers tell lists and complaints apart: List-ID, Feedback-ID, CFBL-Address and its kin. Pure.
+"""Header fields by which receivers tell lists and complaints apart: List-ID, List-Unsubscribe, Feedback-ID, CFBL-Address and its kin. Pure.
 
-Owns their values; `mta/mime` writes them, and makes List-Unsubscribe and List-Unsubscribe-Post (RFC 8058) from the URL and
-address in its content. Must not know how a token is made (`mta/verp`). All of these are signed (`mta/sign`).
+Owns their values; `mta/mime` writes them. Must not know how a token is made (`mta/verp`). All of these are signed (`mta/sign`).
 
 Feedback-ID holds plain ids and no MAC: Gmail reports only identifiers that it sees in volume, so each part must be the same
 for many messages. What is one message's own goes into CFBL-Feedback-ID.
@@ -12,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.errors import Invalid
 from gateway.model.ids import Prefix, encode
 from gateway.model.stream import Stream
 
@@ -36,6 +36,20 @@ def feedback_id(broadcast_id: int, site_id: int, stream: Stream, sender_id: str)
 def list_id(number: int, domain: str) -> tuple[str, str]:
     """Return List-ID (RFC 2919 §2); `domain` is the sender's, so that the identifier is the site's own."""
     return "List-ID", f"<{encode(Prefix.LIST, number)}.{domain}>"
+
+
+def unsubscribe_value(url: str, mailto: str = "") -> str:
+    """Return the value of List-Unsubscribe (RFC 2369 §3.2) for an http(s) URL, a mail address, or both.
+
+    Raises:
+        Invalid: no URL, or one with spaces or angle brackets.
+    """
+    forms = [form for form in (url, f"mailto:{mailto}" if mailto else "") if form]
+    if url and not url.startswith(("https://", "http://")):
+        raise Invalid([("/unsubscribe_url", "expected an http(s) URL")])
+    if any(char in form for form in forms for char in "<> \t"):
+        raise Invalid([("/unsubscribe_url", "expected a URL without spaces or angle brackets")])
+    return ", ".join(f"<{form}>" for form in forms)
 
 
 def cfbl_address(address: str) -> tuple[str, str]:

@@ -84,6 +84,11 @@ class MxResolver:
             result = await asyncio.shield(self._asking.get(domain) or self._ask(domain))
         return mx_plan.ordered(result, self._rng, self._port) if isinstance(result, Plan) else result
 
+    def known(self, domain: str) -> Plan | None:
+        """Return the hosts of a domain (lower case, A-labels) that an earlier look-up found, without asking again."""
+        result = self._remembered(domain)
+        return result if isinstance(result, Plan) else None
+
     async def close(self) -> None:
         """Drop what is being looked up; who waits for it is cancelled."""
         tasks = list(self._asking.values())

@@ -85,6 +85,10 @@ class LaneMap:
         self._lanes_began_at = clock.monotonic()
         self._entries = 0
 
+    def use(self, limits: Callable[[str], LaneLimits]) -> None:
+        """Replace the rules: lanes that are made from now on start with theirs."""
+        self._limits = limits
+
     @property
     def entries(self) -> int:
         """How many targets are remembered."""

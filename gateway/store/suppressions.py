@@ -42,9 +42,14 @@ async def list_suppressions(
 async def add_suppression(
     connection: Connection, site_id: int, email: str, scope: str, reason: str, evidence: str
 ) -> Suppression:
-    """Suppress an address; one that is suppressed so already stays as it is, and is returned."""
+    """Suppress an address; one that is suppressed so already stays as it is, and is returned.
+
+    Raises:
+        NotFound: the site was deleted; nothing is written.
+    """
     row = await connection.fetchrow(_ADD_SUPPRESSION, site_id, email, scope, reason, evidence)
-    assert row is not None
+    if row is None:
+        raise NotFound("no such site")
     return Suppression(*row)
 
 

@@ -86,12 +86,13 @@ def token_at(t0: float, taken: int, rate_per_s: float, burst: int) -> float:
 
 
 def turn_ends(t0: float, taken: int, rate_per_s: float, burst: int, granted_at: float) -> float:
-    """Return until when deliveries of a grant may leave: its last token's moment, or half the time that a full bucket lasts.
+    """Return until when deliveries of a grant may leave: the last one's plan, and half the time that a full bucket lasts.
 
     Up to (burst - 1)/rate_per_s after its plan a delivery takes nothing that the next grant was given; half of it, because the
     next may be used late as well.
     """
-    return max(t0 + (taken - 1) / rate_per_s, granted_at + 0.5 * (burst - 1) / rate_per_s)
+    last = planned_at(max(taken, 1) - 1, t0, rate_per_s, burst, granted_at)
+    return last + 0.5 * (burst - 1) / rate_per_s
 
 
 def rescale(tat: float, now: float, old_rate_per_s: float, new_rate_per_s: float) -> float:

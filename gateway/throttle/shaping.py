@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.config.strict_toml import Document, KeyPath, convert, nearest, read_toml
+from gateway.config.strict_toml import Document, KeyPath, convert_all, nearest, read_toml
 from gateway.errors import ConfigError
 
 Rate = Annotated[float, Meta(gt=0.0, le=100_000.0)]
@@ -93,6 +93,16 @@ class Shaping(msgspec.Struct, frozen=True):
             origins.update({key: Origin(value, name) for key, value in _set_keys(rule).items()})
         return origins
 
+    def rules_for(self, domain: str, *, site_name: str = "", mx_hosts: Sequence[str] = ()) -> list[str]:
+        """Return the names of the rules that hold for a domain, from general to specific."""
+        return ["default", *(name for name, _ in self._matching(domain, site_name, mx_hosts))]
+
+    @property
+    def goes_by_hosts(self) -> bool:
+        """Whether any rule holds by MX hosts or site name, which only a look-up tells."""
+        by_suffix = any(provider.mx_suffixes for provider in self.provider.values())
+        return bool(self.mx_suffix or self.site_name or by_suffix)
+
     def has_own_limits(self, domain: str) -> bool:
         """Say whether a domain has a rule by its own name, and so a lane of its own."""
         return domain in self.domain
@@ -124,46 +134,77 @@ def parse_throttles(document: Document) -> Shaping:
     """Turn a file as read into rules.
 
     Raises:
-        ConfigError: as `load_throttles`.
+        ConfigError: as `load_throttles`; the first where there are several.
     """
+    shaping, errors = check_throttles(document)
+    if errors:
+        raise ConfigError.first_of(errors)
+    return shaping
+
+
+def check_throttles(document: Document) -> tuple[Shaping, list[ConfigError]]:
+    """Turn a file as read into rules, and tell every mistake in it, by line; the rules are all right where there is none."""
     known = ("default", *_KINDS)
-    tables: dict[str, Any] = document.data
-    for name, table in tables.items():
+    errors: list[ConfigError] = []
+    tables: dict[str, dict[str, Any]] = {}
+    for name, table in document.data.items():
         if name not in known:
-            raise document.error("unknown table", (name,), nearest(name, known))
-        if not isinstance(table, dict):
-            raise document.error("expected a table", (name,), f"write [{name}]")
+            errors.append(document.error("unknown table", (name,), nearest(name, known)))
+        elif not isinstance(table, dict):
+            errors.append(document.error("expected a table", (name,), f"write [{name}]"))
+        else:
+            tables[name] = table
     rules: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
     for kind in _KINDS:
         for name, table in tables.get(kind, {}).items():
+            key = (kind, name)
             # [domain.a.example] without quotes is a table "example" inside a table "a".
             if not isinstance(table, dict) or any(isinstance(value, dict) for value in table.values()):
                 hint = f'write [{kind}."example.com"]; are the quotes missing?'
-                raise document.error("expected a table of limits", (kind, name), hint)
-            rule = convert(table, Provider if kind == "provider" else Rule, document, (kind, name))
-            if error := _name_error(document, (kind, name), name if kind != "provider" else ""):
-                raise error
+                errors.append(document.error("expected a table of limits", key, hint))
+                continue
+            rule, mistakes = convert_all(
+                table, Provider if kind == "provider" else Rule, document.errors_below(key)
+            )
+            errors += mistakes
+            if kind != "provider":
+                errors += _name_errors(document, key, name)
             rules[kind][name] = rule
+    errors += _provider_errors(document, rules["provider"])
+    default, mistakes = convert_all(tables.get("default", {}), Limits, document.errors_below(("default",)))
+    errors += mistakes
+    errors.sort(key=lambda error: error.line or 0)
+    found = Shaping(
+        default or Limits(), rules["provider"], rules["mx_suffix"], rules["site_name"], rules["domain"]
+    )
+    return found, errors
+
+
+def _provider_errors(document: Document, providers: Mapping[str, Provider]) -> list[ConfigError]:
+    errors: list[ConfigError] = []
     claimed: dict[str, str] = {}
-    for name, provider in rules["provider"].items():
-        for match in (*provider.domains, *provider.mx_suffixes):
-            if error := _name_error(document, ("provider", name), match):
-                raise error
-            if (other := claimed.setdefault(match, name)) != name:
-                raise document.error(
-                    f'"{match}" belongs to provider.{other} already', ("provider", name), "name it once"
-                )
-    default = convert(tables.get("default", {}), Limits, document, ("default",))
-    return Shaping(default, rules["provider"], rules["mx_suffix"], rules["site_name"], rules["domain"])
+    for name, provider in providers.items():
+        key = ("provider", name)
+        lists = [field for field in ("domains", "mx_suffixes") if getattr(provider, field)]
+        if not lists and not any(document.has((*key, field)) for field in ("domains", "mx_suffixes")):
+            hint = "say domains = […] or mx_suffixes = […]"
+            errors.append(document.error("holds nowhere", key, hint))
+        for field in lists:
+            for match in getattr(provider, field):
+                errors += _name_errors(document, (*key, field), match)
+                if (other := claimed.setdefault(match, name)) != name:
+                    problem = f'"{match}" belongs to provider.{other} already'
+                    errors.append(document.error(problem, key, "name it once"))
+    return errors
 
 
-def _name_error(document: Document, key: KeyPath, name: str) -> ConfigError | None:
+def _name_errors(document: Document, key: KeyPath, name: str) -> list[ConfigError]:
     right = name.lower().strip(".")
     if name == right and name.isascii():
-        return None
+        return []
     if not name.isascii():
-        return document.error(f'"{name}" is not ASCII', key, "write the domain with its A-labels (xn--…)")
-    return document.error(f'"{name}" would never match', key, f'write "{right}"')
+        return [document.error(f'"{name}" is not ASCII', key, "write the domain with its A-labels (xn--…)")]
+    return [document.error(f'"{name}" would never match', key, f'write "{right}"')]
 
 
 def _set_keys(rule: Rule) -> dict[str, Any]:

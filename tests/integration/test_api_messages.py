@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.mta.mime import Attachment, unpack_attachments
+from gateway.mta.attachment import Attachment, unpack_attachments
 from tests.support.api import Client, World, open_world
 
 
@@ -109,6 +109,17 @@ async def test_a_batch_is_answered_item_by_item(app: Client, pool: asyncpg.Pool)
         ({"headers": {"X-A": "b\r\nBcc: x@y.example"}}, "/headers/X-A"),
         ({"headers": {"Bcc": "x@y.example"}}, "/headers/Bcc"),
         ({"headers": {"X A": "b"}}, "/headers/X A"),
+        ({"headers": {"X-A": "b", "Feedback-ID": "a:b:c:d"}}, "/headers/Feedback-ID"),
+        ({"headers": {"feedback-id": "a:b:c:d"}}, "/headers/feedback-id"),
+        ({"headers": {"X-Gateway-Delivery": "1"}}, "/headers/X-Gateway-Delivery"),
+        ({"headers": {"x-gateway-else": "1"}}, "/headers/x-gateway-else"),
+        ({"headers": {"DKIM-Signature": "v=1"}}, "/headers/DKIM-Signature"),
+        ({"headers": {"List-Unsubscribe": "<https://x.example/>"}}, "/headers/List-Unsubscribe"),
+        ({"headers": {"list-unsubscribe-POST": "x"}}, "/headers/list-unsubscribe-POST"),
+        ({"headers": {"Return-Path": "<x@y.example>"}}, "/headers/Return-Path"),
+        ({"headers": {"Received": "from x"}}, "/headers/Received"),
+        ({"headers": {"CFBL-Feedback-ID": "x"}}, "/headers/CFBL-Feedback-ID"),
+        ({"headers": {"content-type": "text/html"}}, "/headers/content-type"),
         ({"headers": {"X-A": 7}}, "/headers"),
         ({"reply_to": "x"}, "/reply_to"),
         ({"template": "tpl_0000000000001"}, "/template"),
@@ -131,6 +142,14 @@ async def test_points_at_what_is_wrong(
     assert problem["type"] == "invalid"
     assert problem["errors"][0]["pointer"] == pointer
     assert await pool.fetchval("SELECT count(*) FROM message") == 0
+
+
+async def test_a_refused_header_says_which_names_are_the_gateways(app: Client) -> None:
+    problem = await refused(app, mail(headers={"FEEDBACK-ID": "x"}))
+    detail = problem["errors"][0]["detail"]
+    assert detail.startswith("FEEDBACK-ID is set by the gateway alone")
+    assert "DKIM-Signature" in detail
+    assert "X-Gateway-" in detail
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,11 @@ import psutil
 import pytest
 
 from demo.processes import Program, ProgramError
-from gateway.app.brief import Brief, Role
+from gateway.app.brief import Brief, Role, Tuning
 from gateway.app.exits import Exit
 from gateway.app.supervisor import Member, Supervisor
 from gateway.clock import SystemClock
-from gateway.config import Config
-from gateway.throttle.shaping import Shaping
+from gateway.config import Config, DispatchConfig
 from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.slow
@@ -193,11 +192,73 @@ async def test_a_restored_database_is_noticed_and_reconciled(ground: Ground) -> 
         assert json.loads(ground.command("reconcile", "--json").stdout)["held"] is False
 
 
+def test_files_are_tuned_broken_and_mended_while_it_runs(ground: Ground, tmp_path: Path) -> None:
+    config, throttles, bounces = (
+        tmp_path / name for name in ("gateway.toml", "throttles.toml", "bounces.toml")
+    )
+    ground.env["GATEWAY__API__PORT"] = str(free_port())
+    config.write_text("[dispatch]\nworkers = 2\n")
+    throttles.write_text("[default]\nrate_per_s = 10\n")
+
+    def said(event: str) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in ground.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    with ground.run("--config", str(config), roles="api,dispatch,schedule,listen") as gateway:
+        throttles.write_text("[default]\nrate_per_s = 20\n")
+        eventually(lambda: len(said("config.loaded")) == 1)
+        eventually(lambda: len(said("limits.applied")) == 1)
+        assert said("config.loaded")[0]["changes"] == ["default.rate_per_s: 10 → 20"]
+        bounces.write_text("[[rule]]\npattern = 'x'\nclass = 'spma'\nwhy = 'y'\n")
+        eventually(lambda: len(said("config.refused")) == 1)
+        assert f'{bounces}:3: rule.1.class: no value "spma"; did you mean "spam"?' in str(
+            said("config.refused")
+        )
+        bounces.write_text("[[rule]]\npattern = 'x'\nclass = 'spam'\nwhy = 'y'\n")
+        eventually(lambda: len(said("config.loaded")) == 2)
+        config.write_text('[dispatch]\nworkers = 3\ntls = "none"\n')
+        eventually(lambda: len(said("config.needs_restart")) == 1)
+        assert said("config.needs_restart")[0]["changes"] == ["dispatch.workers: 2 → 3"]
+        assert said("config.loaded")[2]["changes"] == ["dispatch.tls: opportunistic → none"]
+        os.kill(gateway.pid, signal.SIGHUP)
+        eventually(lambda: len(said("config.loaded")) == 6)
+        assert [line["changes"] for line in said("config.loaded")[3:]] == [[], [], []]
+        # One line a change, whatever the number of processes; and all of them live.
+        assert len(said("config.refused")) == 1
+        assert len(said("process.started")) == 5
+        os.kill(gateway.said["pids"]["dispatch-1"], signal.SIGKILL)
+        eventually(lambda: len(said("process.started")) == 6)
+        assert gateway.stop() == Exit.OK
+
+
+async def test_children_are_told_what_changed_and_later_ones_begin_with_it(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    script = (
+        f"import sys\nfor line in sys.stdin:\n    with open({str(heard)!r}, 'a') as file: file.write(line)"
+    )
+    children = Children(script)
+    running = asyncio.create_task(children.supervisor.run())
+    tuned = Tuning(Config(dispatch=DispatchConfig(workers=7)))
+    async with asyncio.timeout(10):
+        while not heard.exists():
+            await asyncio.sleep(0.02)
+        children.supervisor.retune(tuned)
+        while '"workers":7' not in heard.read_text():
+            await asyncio.sleep(0.02)
+        [pid] = children.supervisor.pids().values()
+        children.supervisor.mark_ready()
+        os.kill(pid, signal.SIGKILL)
+        while heard.read_text().count('"workers":7') < 2:
+            await asyncio.sleep(0.02)
+    children.supervisor.stop()
+    assert await running == Exit.OK
+
+
 class Children:
     """A supervisor over members that run a line of Python each."""
 
     def __init__(self, script: str, *, grace_s: float = 5.0) -> None:
-        brief = Brief(Role.LISTEN, Config(), "", Shaping())
+        brief = Brief(Role.LISTEN, "", Tuning(Config()))
         self.supervisor = Supervisor(
             {Member(Role.LISTEN): brief},
             SystemClock(),

@@ -12,7 +12,9 @@ import pytest
 
 from gateway.app.exits import Exit
 from gateway.cli import main
+from gateway.model.ids import Prefix, encode
 from gateway.store.fleet import hold_fleet
+from tests.support.dns import scripted_dns
 
 
 class Cli:
@@ -42,7 +44,7 @@ def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "command", ["run", "migrate", "books", "reconcile", "check-config", "openapi", "keys create", "keys list", "keys revoke",
-                "sites create", "sites list", "trace"],
+                "sites create", "sites list", "trace", "explain", "config show"],
 )  # fmt: skip
 async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     code, out, _ = await cli(*command.split(), "--help")
@@ -54,7 +56,8 @@ async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     "arguments", [("boks",), ("books", "--depp"), ("run", "--roles", "apo"), ("keys", "create"), ("books", "--broadcast", "x"),
                   ("reconcile", "--in-doubt", "--resend"), ("keys", "create", "--operator", "--scopes", "reed"),
                   ("trace",), ("trace", "--lane", "a.test", "--message", "1"), ("trace", "--lane", "a.test", "--seconds", "3601"),
-                  ("trace", "--lane", "no domain"), ("trace", "--message", "dlv_0000000000001")],
+                  ("trace", "--lane", "no domain"), ("trace", "--message", "dlv_0000000000001"), ("explain",), ("explain", "dlv_0000000000001"),
+                  ("explain", "1", "--after", "msg_0000000000001")],
 )  # fmt: skip
 async def test_a_wrong_command_line_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
     code, _, err = await cli(*arguments)
@@ -164,22 +167,106 @@ async def test_an_unforeseen_error_is_one_line_and_a_file(cli: Cli, monkeypatch:
     trace.unlink()
 
 
-async def test_check_config_names_file_line_and_key(cli: Cli, tmp_path: Path) -> None:
+async def test_check_config_names_file_line_and_key_of_every_mistake(cli: Cli, tmp_path: Path) -> None:
     assert (await cli.json("check-config"))["files"] == ["(built-in defaults)"]
     (tmp_path / "config").mkdir()
-    (tmp_path / "config/gateway.toml").write_text("[api]\nprt = 1\n")
-    code, _, err = await cli("check-config")
+    (tmp_path / "config/gateway.toml").write_text('[api]\nprt = 1\n[mail]\nsender_id = "?"\n')
+    (tmp_path / "config/throttles.toml").write_text("[default]\nburst = 0\n")
+    (tmp_path / "config/bounces.toml").write_text("[[rule]]\n[[rule\n")
+    code, out, err = await cli("check-config")
+    assert (code, out) == (Exit.CONFIG, "")
+    lines = err.splitlines()
+    assert lines[0] == 'gateway: config/gateway.toml:2: api.prt: unknown key; did you mean "port"?'
+    assert lines[1].startswith("gateway: config/gateway.toml:4: mail.sender_id: expected str matching")
+    assert lines[2] == "gateway: config/throttles.toml:2: default.burst: expected int >= 1"
+    assert lines[3].startswith("gateway: config/bounces.toml:2: not TOML")
+    code, out, err = await cli("check-config", "--json")
+    document = json.loads(out)
+    assert (code, err, document["ok"], len(document["errors"])) == (Exit.CONFIG, "", False, 4)
+    assert document["errors"][0] == {
+        "file": "config/gateway.toml", "line": 2, "key": "api.prt", "problem": "unknown key", "hint": 'did you mean "port"?',
+    }  # fmt: skip
+    code, _, err = await cli("run")
     assert code == Exit.CONFIG
-    assert 'config/gateway.toml:2: api.prt: unknown key; did you mean "port"?' in err
+    assert 'api.prt: unknown key; did you mean "port"? (and 1 more: gateway check-config lists them)' in err
 
 
-async def test_check_config_shows_what_holds_for_a_domain_and_why(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "g.toml").write_text('[route]\ndefault = "127.0.0.1:2525"\n')
+async def test_check_config_opens_the_key_files_and_makes_none(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text(
+        '[mail]\nplatform_domain = "p.example"\nplatform_key_file = "none.pem"\n'
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/master.key").write_text("no base64!")
+    (tmp_path / "data/master.key").chmod(0o600)
+    code, _, err = await cli("check-config", "--config", "g.toml")
+    assert code == Exit.CONFIG
+    assert "mail.platform_key_file: none.pem: No such file" in err
+    assert "data/master.key: keys.master_key_file: no base64" in err
+    (tmp_path / "data/master.key").unlink()
+    (tmp_path / "g.toml").write_text("")
+    assert (await cli.json("check-config", "--config", "g.toml"))["ok"]
+    assert not (tmp_path / "data/master.key").exists()
+
+
+async def test_config_show_names_the_source_of_every_value_and_no_secret(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_DSN", "postgresql://u:hush@h/d")
+    monkeypatch.setenv("GATEWAY__API__PORT", "9001")
+    (tmp_path / "g.toml").write_text("[dispatch]\ntls = 'require'\n")
     (tmp_path / "throttles.toml").write_text('[domain."a.test"]\nburst = 3\n')
-    document = await cli.json("check-config", "--config", "g.toml", "--effective", "A.test")
-    assert document["limits"]["burst"] == {"value": 3, "rule": "domain.a.test"}
-    assert document["limits"]["rate_per_s"]["rule"] == "default"
-    assert document["route"] == "127.0.0.1:2525"
+    document = await cli.json("config", "show", "--config", "g.toml")
+    by_key = {value["key"]: value for value in document["values"]}
+    assert by_key["dispatch.tls"] == {
+        "key": "dispatch.tls",
+        "value": "require",
+        "source": "g.toml:2",
+        "live": True,
+    }
+    assert by_key["api.port"]["source"] == "environment GATEWAY__API__PORT"
+    assert by_key["database.dsn"]["value"] == "postgresql://u:…@h/d"
+    assert by_key["api.host"] == {"key": "api.host", "value": "127.0.0.1", "source": "default", "live": False}
+    assert document["throttles"] == {"file": "throttles.toml", "rules": 1}
+    assert document["bounces"] == {"file": None, "rules": 0}
+    code, out, _ = await cli("config", "show", "--config", "g.toml")
+    assert (code, "hush" in out) == (Exit.OK, False)
+    assert ["dispatch.tls", "require", "g.toml:2", "live"] in [line.split() for line in out.splitlines()]
+
+
+async def test_config_show_explains_the_limits_of_a_destination(cli: Cli, tmp_path: Path) -> None:
+    async with scripted_dns() as dns:
+        dns.put("a.test", "MX", "10 mx.big.example.")
+        dns.put("mx.big.example", "A", "8.8.8.1")
+        (tmp_path / "g.toml").write_text(
+            f'[mx]\nnameservers = ["{dns.nameserver}"]\n[route.domains]\n"b.test" = "h:25"\n'
+        )
+        (tmp_path / "throttles.toml").write_text(
+            '[mx_suffix."big.example"]\nrate_per_s = 20\n\n[domain."a.test"]\nburst = 3\n'
+        )
+        show = ("config", "show", "--config", "g.toml", "--effective")
+        code, out, err = await cli(*show, "A.Test.")
+        assert (code, err) == (Exit.OK, "")
+        lines = [line.split() for line in out.splitlines()]
+        assert ["rate_per_s", "20", "throttles.toml:2", '[mx_suffix."big.example"]'] in lines
+        assert ["burst", "3", "throttles.toml:5", '[domain."a.test"]'] in lines
+        assert ["max_connections", "10", "default"] in lines
+        assert 'from general to specific: [default], [mx_suffix."big.example"], [domain."a.test"]' in out
+        assert "goes to: mx.big.example (site name mx.big.example)" in out
+        document = await cli.json(*show, "a.test", "--no-look-up")
+        assert document["limits"][0]["source"] == "default"
+        assert (document["mx_hosts"], document["rules"]) == ([], ["[default]", '[domain."a.test"]'])
+        assert (await cli.json(*show, "b.test"))["route"] == "h:25"
+        code, out, _ = await cli(*show, "nowhere.test")
+        assert (code, "goes to: its MX (" in out) == (Exit.OK, True)
+    code, _, err = await cli("config", "show", "--effective", "no domain")
+    assert (code, '--effective: "no domain" is no domain' in err) == (Exit.USAGE, True)
+
+
+async def test_config_show_refuses_what_a_start_would_refuse(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_text("")
+    (tmp_path / "throttles.toml").write_text("[default]\nburst = 0\n")
+    code, _, err = await cli("config", "show", "--config", "g.toml")
+    assert (code, "throttles.toml:2: default.burst" in err) == (Exit.CONFIG, True)
 
 
 async def test_check_config_tries_a_reply_on_the_rules_in_force_or_on_others(
@@ -290,6 +377,37 @@ async def test_trace_of_a_fleet_that_died_says_so_and_ends_its_request(
     assert code == Exit.FAILED
     assert "no dispatcher has shown itself since 20" in err
     assert await pool.fetchval("SELECT count(*) FROM trace_request WHERE until_at > clock_timestamp()") == 0
+
+
+async def test_explain_says_for_every_delivery_what_holds_it(cli: Cli, pool: asyncpg.Pool) -> None:
+    await accept(pool, 3)
+    number = await pool.fetchval("SELECT message_id FROM acceptance")
+    await pool.execute(
+        "INSERT INTO message (id, site_id, domain_id, stream, sender, subject) VALUES ($1, 1, 1, 'marketing', 's', 's')",
+        number,
+    )
+    await pool.execute("UPDATE queue SET state = 'leased' WHERE id % 1024 = 1")
+    message = encode(Prefix.MESSAGE, number)
+    code, out, _ = await cli("explain", message)
+    assert code == Exit.OK
+    for word in (
+        "a@b.test",
+        "no_dispatcher: no dispatcher is running",
+        "gateway run --roles dispatch",
+        "dispatcher_lost",
+    ):
+        assert word in out
+    document = await cli.json("explain", str(number))
+    assert (document["message"], document["has_more"], document["next"]) == (message, False, None)
+    assert [one["reasons"][0]["code"] for one in document["data"]] == [
+        "no_dispatcher",
+        "dispatcher_lost",
+        "no_dispatcher",
+    ]
+    rest = await cli.json("explain", message, "--after", document["data"][0]["id"])
+    assert [one["id"] for one in rest["data"]] == [one["id"] for one in document["data"][1:]]
+    code, _, err = await cli("explain", "msg_0000000001j4z")
+    assert (code, err) == (Exit.FAILED, "gateway: no such message\n")
 
 
 async def accept(pool: asyncpg.Pool, count: int) -> None:

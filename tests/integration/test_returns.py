@@ -15,7 +15,8 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.config import ApiConfig, Config, TrackConfig
-from gateway.dispatch.content import Contents, names_of
+from gateway.dispatch.content import Contents
+from gateway.dispatch.message import names_of
 from gateway.model.delivery import Leased
 from gateway.model.ids import decode
 from gateway.mta.keys import generate_rsa_key, seal
@@ -126,6 +127,50 @@ async def test_links_lead_where_they_led_and_a_changed_one_nowhere(world: World,
         b"GIF89a",
     )
     assert (await world.public.call("GET", "/o/words.gif")).status_code == 404
+
+
+async def test_a_link_of_the_text_leads_where_it_led(world: World, pool: asyncpg.Pool) -> None:
+    _, _, text = await sent(
+        world, pool, html="", text="{{ name }}: https://shop.example/text, https://shop.example/t/{{ name }}"
+    )
+    found = re.fullmatch(r"Ann: (\S+), (\S+)\s*", text)
+    assert found is not None
+    asked = [path_of(url) + end for url in found.groups() for end in ("", "?t")]
+    answers = [await world.public.call("GET", path) for path in asked]
+    assert [(a.status_code, a.headers["location"]) for a in answers[::2]] == [
+        (302, "https://shop.example/text"), (302, "https://shop.example/t/Ann"),
+    ]  # fmt: skip
+    assert [a.headers["location"] for a in answers[1::2]] == [a.headers["location"] for a in answers[::2]]
+
+
+async def test_what_came_from_a_site_that_was_deleted_is_answered_and_writes_nothing(
+    world: World, pool: asyncpg.Pool
+) -> None:
+    """A foreign key would make it a 500, a row without a site something that nobody could ever see or remove."""
+    _, fields, html = await sent(world, pool)
+    unsubscribe = path_of(fields["List-Unsubscribe"].strip("<>"))
+    link, *_ = re.findall(r"""href=["']([^"']+)""", html)
+    [pixel] = re.findall(r'src="https://t.acme.example(/o/[^"]+)"', html)
+    await pool.execute("DELETE FROM site")
+
+    page = await world.public.call("GET", unsubscribe)
+    assert (page.status_code, '<form method="post">' in page.text) == (200, True)
+    for _ in range(2):
+        done = await world.public.call(
+            "POST",
+            unsubscribe,
+            b"List-Unsubscribe=One-Click",
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        )
+        assert (done.status_code, "You are unsubscribed" in done.text) == (200, True)
+    assert await pool.fetchval("SELECT count(*) FROM suppression") == 0
+
+    followed = await world.public.call("GET", path_of(link))
+    assert (followed.status_code, followed.headers["location"]) == (302, "https://shop.example/a?x=1&y=2")
+    assert (await world.public.call("GET", pixel)).status_code == 200
+    await pool.execute("DELETE FROM message")
+    assert (await world.public.call("GET", path_of(link))).status_code == 404
+    assert (await world.public.call("GET", pixel)).status_code == 200
 
 
 async def test_transactional_mail_is_not_tracked_and_has_no_unsubscribe_link(

@@ -15,7 +15,9 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.config import Config, MailConfig
-from gateway.dispatch.content import Contents, names_of, platform_signer
+from gateway.dispatch.content import Contents
+from gateway.dispatch.message import names_of
+from gateway.dispatch.signers import platform_signer
 from gateway.errors import ConfigError
 from gateway.model.delivery import Leased
 from gateway.model.ids import decode

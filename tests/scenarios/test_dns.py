@@ -93,6 +93,23 @@ async def test_a_domain_that_takes_no_mail_bounces_and_one_that_cannot_be_asked_
         await fleet.check(settled=False)
 
 
+async def test_who_must_not_be_written_to_is_suppressed_and_not_bounced_by_dns(
+    db: str, tmp_path: Path, dns: ScriptedDns
+) -> None:
+    dns.put("null.test", "MX", "0 .")
+    async with Fleet(db, tmp_path) as fleet:
+        opted_out, written_to = await fleet.submit(["a@null.test", "b@null.test"])
+        await fleet.rows(
+            "INSERT INTO suppression (site_id, email_key, scope, reason) VALUES ($1, 'a@null.test', 'marketing', 'unsubscribe')",
+            fleet.site_id,
+        )
+        await through(fleet, dns).start("here")
+        await fleet.settled()
+        assert await fleet.ids_in("suppressed") == {opted_out}
+        assert await fleet.ids_in("bounced") == {written_to}
+        await fleet.check()
+
+
 async def test_a_name_server_that_takes_its_time_for_one_domain_holds_up_no_other(
     db: str, tmp_path: Path, dns: ScriptedDns
 ) -> None:

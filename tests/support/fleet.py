@@ -44,7 +44,7 @@ from gateway.store import sites
 from gateway.store.books import read_books
 from gateway.store.pool import open_pool
 from gateway.store.tenancy import OPERATOR, as_site
-from gateway.throttle.shaping import Limits, Shaping
+from gateway.throttle.shaping import Limits
 from tests.support.accept import DAY_S, UNLIMITED, accept
 from tests.support.api import Client, open_world
 from tests.support.dispatcher_process import spawn
@@ -190,15 +190,7 @@ class Fleet:
     def start_upkeep(self) -> None:
         """Promotion, expiry and the other chores, in this process."""
         self._stop_upkeep = asyncio.Event()
-        self._upkeep = asyncio.create_task(
-            run_upkeep(
-                self.config("upkeep"),
-                self.dsn,
-                shaping=Shaping(default=self.limits),
-                clock=SystemClock(),
-                stop=self._stop_upkeep,
-            )
-        )
+        self._upkeep = asyncio.create_task(run_upkeep(self.dsn, clock=SystemClock(), stop=self._stop_upkeep))
 
     async def stop_upkeep(self) -> None:
         """End the chores."""

@@ -74,7 +74,7 @@ def test_a_line_is_json_without_addresses_bodies_or_secrets(stderr: Stderr) -> N
         "reply": "550 <a…@example.org> unknown",
         "body": "[withheld]",
         "token": "[withheld]",
-        "rcpts": "['a…@example.org']",
+        "rcpts": ["a…@example.org"],
     }
 
 

@@ -1,29 +1,36 @@
-"""A dispatcher's process: it sends, and its rules for replies are kept true."""
+"""A dispatcher's process: it sends, and follows what changes in the files."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
-from gateway.app.brief import Brief
+from gateway.app.brief import Brief, Tuning
 from gateway.app.exits import Exit
-from gateway.app.tuning import keep_rules
+from gateway.app.tuning import Tunings
 from gateway.clock import SystemClock
 from gateway.dispatch.lease import Fenced
 from gateway.dispatch.run import run_dispatcher
 from gateway.mta.bounce_rules import RuledJudge
 
 
-async def start(brief: Brief, stop: asyncio.Event) -> Exit:
+async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
     """Dispatch until `stop`, then drain. A fenced dispatcher ends; the supervisor begins its next life."""
-    judge, code = RuledJudge(brief.bounce_rules), Exit.OK
+    judge = RuledJudge(brief.tuning.bounce_rules)
+
+    def judge_by(tuning: Tuning) -> None:
+        judge.rules = tuning.bounce_rules
+
+    tunings.follow(judge_by)
     try:
-        async with asyncio.TaskGroup() as group:
-            if brief.bounces:
-                group.create_task(keep_rules(Path(brief.bounces), judge, stop=stop))
-            await run_dispatcher(brief.config, brief.dsn, clock=SystemClock(), stop=stop, judge=judge)
-    except* Fenced:  # it has logged that itself
-        code = Exit.TEMPORARY
-    except* Exception as errors:
-        raise errors.exceptions[0] from None
-    return code
+        await run_dispatcher(
+            brief.tuning.config,
+            brief.dsn,
+            clock=SystemClock(),
+            stop=stop,
+            judge=judge,
+            shaping=brief.tuning.shaping,
+            follow=tunings.retunes,
+        )
+    except Fenced:  # it has logged that itself
+        return Exit.TEMPORARY
+    return Exit.OK

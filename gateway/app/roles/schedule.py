@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from gateway.app.brief import Brief
 from gateway.app.exits import Exit
-from gateway.app.tuning import keep_limits
+from gateway.app.tuning import Tunings
 from gateway.campaigns.scheduler import run_scheduler
 from gateway.clock import SystemClock
+from gateway.dispatch.limits import run_limits
 from gateway.dispatch.upkeep import run_upkeep
 
 
-async def start(brief: Brief, stop: asyncio.Event) -> Exit:
+async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
     """Run all until `stop`; when one fails the others end too, and the supervisor starts them anew."""
-    config, dsn, shaping, clock = brief.config, brief.dsn, brief.shaping, SystemClock()
+    config, shaping = brief.tuning.config, brief.tuning.shaping
+    dsn, clock = brief.dsn, SystemClock()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_scheduler(config, dsn, shaping=shaping, clock=clock, stop=stop))
-            group.create_task(run_upkeep(config, dsn, shaping=shaping, clock=clock, stop=stop))
-            if brief.throttles:
-                path = Path(brief.throttles)
-                group.create_task(keep_limits(path, dsn, shaping=shaping, clock=clock, stop=stop))
+            group.create_task(run_upkeep(dsn, clock=clock, stop=stop))
+            for run in (run_scheduler, run_limits):
+                group.create_task(
+                    run(config, dsn, shaping=shaping, clock=clock, stop=stop, follow=tunings.retunes)
+                )
     except* Exception as errors:
         raise errors.exceptions[0] from None
     return Exit.OK

@@ -168,6 +168,16 @@ begin
     return v_count;
 end $$;
 
+CREATE FUNCTION public.cancel_message(p_message bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET lock_timeout TO '500ms'
+    AS $$
+begin
+    return end_deliveries(lock_deliveries(p_message, '{queued,deferred,held}'), 'cancelled', pg_backend_pid(), '{queued,deferred,held}',
+                          'cancelled by its sender');
+end $$;
+
 CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer, p_credit integer, p_slots integer, p_busy integer[], p_busy_credit integer[], p_urgent_only boolean, p_since timestamp with time zone, p_lanes integer) RETURNS TABLE(id bigint, epoch integer, lane_id integer, flow_id bigint, site_id integer, message_id bigint, broadcast_id bigint, priority smallint, attempts smallint, crashes smallint, doubts smallint, recipient text, variables text, accepted_at timestamp with time zone, expires_at timestamp with time zone, suppressed boolean, leave_at double precision, turn_ends double precision, claimed_at double precision, more boolean, peak_per_s double precision, burst double precision, slots integer)
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
@@ -183,6 +193,7 @@ declare
     plan_pace constant double precision := 0.987;  -- within a turn, what is planned
     peak_pace constant double precision := 0.992;  -- within a turn, what catches up
     flows_looked_at constant integer := 16;
+    flow_rows constant integer := 256;             -- a flow alone in its lane is written once in so many of its rows
     v_now timestamptz := clock_timestamp();
     v_held_broadcasts bigint[]; v_held_sites bigint[];
     v_lane integer[]; v_ct tid[]; v_n integer[]; v_t0 timestamptz[]; v_rate double precision[]; v_burst double precision[];
@@ -259,14 +270,17 @@ begin
                          from candidates c) z where z.place <= z.n
     ), used as materialized (
         select f.lane, f.fct, f.prio, f.tag, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
-               case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more
+               case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more,
+               count(*) over (partition by f.lane) = 1 as alone
           from flows f
           left join (select flow, count(*) k from candidates group by flow) c on c.flow = f.flow
           left join (select flow, count(*) k, max(start) last_start, max(seq) last_seq from picked group by flow) p on p.flow = f.flow
     ), flow_update as (
         update flow f set active = u.more, used_at = v_now,
                vtag = case when u.k > 0 then u.next_start else f.vtag end, floor = coalesce(u.last_seq, f.floor)
-          from used u where f.ctid = u.fct and (u.k > 0 or not u.more)
+          -- Alone in its lane, its tag is the lane's virtual time, and its floor may lag: while an old snapshot is held, each version of
+          -- this row is looked at by every later claim.
+          from used u where f.ctid = u.fct and (not u.more or u.k > 0 and (not u.alone or (u.next_start - f.vtag) * f.weight >= flow_rows))
     ), by_lane as materialized (
         select u.lane, sum(u.k) as k, bool_or(u.more) as more, count(*) as looked_at, bool_or(u.more and u.prio = 0) as urgent_more,
                -- The virtual time is where the next in line starts; only who still waits can hold it back, looked at or not (the
@@ -279,8 +293,8 @@ begin
           from used u group by u.lane
     ), turns as materialized (
         select g.*, b.more or b.looked_at >= flows_looked_at as more,
-               greatest(extract(epoch from g.t0)::double precision + (b.k - 1) / g.rate,
-                        extract(epoch from v_now)::double precision + 0.5 * (g.burst - 1) / g.rate) as turn_ends
+               greatest(extract(epoch from g.t0)::double precision + (b.k - g.burst) / g.rate,
+                        extract(epoch from v_now)::double precision) + 0.5 * (g.burst - 1) / g.rate as turn_ends
           from granted g join by_lane b on b.lane = g.lane
     ), lane_update as (
         update lane_state l set
@@ -410,9 +424,57 @@ CREATE FUNCTION public.find_key(p_prefix text) RETURNS TABLE(id integer, site_id
      where k.prefix = p_prefix and k.revoked_at is null
 $$;
 
+CREATE FUNCTION public.flow_turns(p_flows bigint[], p_seqs bigint[], p_most integer) RETURNS TABLE(flow_id bigint, ahead integer, sharing integer)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    select f.id,
+           (select count(*) from (select from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor and q.seq < w.seq
+                                   order by q.seq limit p_most) x)::integer,
+           (select count(*) from (select from flow o where o.lane_id = f.lane_id and o.active and o.priority <= f.priority limit p_most) y)::integer
+      from unnest(p_flows, p_seqs) w(id, seq) join flow f on f.id = w.id
+     where current_setting('role') <> 'gateway_api' or f.site_id = current_site() or is_operator()
+$$;
+
+CREATE FUNCTION public.hold_message(p_message bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '500ms'
+    AS $$
+declare v_ids constant bigint[] := lock_deliveries(p_message, '{queued,deferred}'); v_count integer;
+begin
+    with held as (
+        update queue q set state = 'held' where q.id = any (v_ids) and q.state in ('queued', 'deferred')
+        returning q.id, q.site_id, q.broadcast_id, q.attempts
+    ), told as (
+        insert into event (delivery_id, site_id, broadcast_id, kind, at, attempt)
+        select id, site_id, broadcast_id, 'held', clock_timestamp(), attempts from held
+    )
+    select count(*) into v_count from held;
+    return v_count;
+end $$;
+
 CREATE FUNCTION public.is_operator() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE((current_setting('gateway.site_id'::text, true) = '*'::text), false);
+
+CREATE FUNCTION public.lock_deliveries(p_message bigint, p_states public.delivery_state[]) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+declare v_ids bigint[];
+begin
+    select array_agg(x.id) into v_ids from (
+        select q.id from acceptance a cross join lateral (
+            select q.id from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1 and q.state = any (p_states)
+             order by q.id for update) q
+         where a.message_id = p_message and a.broadcast_id = 0
+           and (current_setting('role') <> 'gateway_api' or a.site_id = current_site() or is_operator())) x;
+    return coalesce(v_ids, '{}');
+end $$;
 
 CREATE FUNCTION public.make_partitions(p_days_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql
@@ -430,6 +492,31 @@ begin
         end loop;
     end loop;
     return made;
+end $$;
+
+CREATE FUNCTION public.message_at(p_site integer, p_at timestamp with time zone) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+declare v_low bigint; v_high bigint; v_middle bigint; v_id bigint; v_created timestamptz;
+begin
+    -- Compared as pairs: with site_id = p_site the primary key would do too, and the messages of all other sites be walked.
+    select m.id into v_low from message m where (m.site_id, m.id) >= (p_site, 0) and (m.site_id, m.id) < (p_site + 1, 0)
+     order by m.site_id, m.id limit 1;
+    select m.id + 1 into v_high from message m where (m.site_id, m.id) >= (p_site, 0) and (m.site_id, m.id) < (p_site + 1, 0)
+     order by m.site_id desc, m.id desc limit 1;
+    while v_low < v_high loop
+        v_middle := v_low + (v_high - v_low) / 2;
+        select m.id, m.created_at into v_id, v_created from message m
+         where (m.site_id, m.id) >= (p_site, v_middle) and (m.site_id, m.id) < (p_site, v_high) order by m.site_id, m.id limit 1;
+        if v_id is not null and v_created < p_at then
+            v_low := v_id + 1;
+        else
+            v_high := v_middle;
+        end if;
+    end loop;
+    return coalesce(v_low, 0);
 end $$;
 
 CREATE FUNCTION public.promote(p_limit integer, p_shard integer, OUT promoted integer, OUT expired integer, OUT unresolved integer) RETURNS record
@@ -511,6 +598,30 @@ begin
       from (select flow_id f, min(seq) s, count(*) k from back group by flow_id) x;
     if v_flows is not null then perform wake(v_flows, v_seqs); end if;
     return coalesce(v_count, 0);
+end $$;
+
+CREATE FUNCTION public.release_message(p_message bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '500ms'
+    AS $$
+declare v_ids constant bigint[] := lock_deliveries(p_message, '{held}'); v_flows bigint[]; v_seqs bigint[]; v_count integer;
+begin
+    with back as (
+        update queue q set state = case when q.due_at > clock_timestamp() then 'deferred'::delivery_state else 'queued' end
+         where q.id = any (v_ids) and q.state = 'held'
+        returning q.id, q.site_id, q.broadcast_id, q.attempts, q.flow_id, q.seq, q.state
+    ), told as (
+        insert into event (delivery_id, site_id, broadcast_id, kind, at, attempt)
+        select id, site_id, broadcast_id, 'released', clock_timestamp(), attempts from back
+    ), flows as (
+        select flow_id, min(seq) filter (where state = 'queued') as seq, count(*) as n from back group by flow_id
+    )
+    select array_agg(flow_id) filter (where seq is not null), array_agg(seq) filter (where seq is not null), coalesce(sum(n), 0)
+      into v_flows, v_seqs, v_count from flows;
+    if v_flows is not null then perform wake(v_flows, v_seqs); end if;
+    return v_count;
 end $$;
 
 CREATE FUNCTION public.release_slots(p_owner integer, p_lanes integer[]) RETURNS void

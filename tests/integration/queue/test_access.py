@@ -171,6 +171,25 @@ async def test_an_app_accepts_for_its_site_alone(db: str, world: Bench) -> None:
     await connection.close()
 
 
+async def test_an_app_acts_on_its_own_messages_alone(db: str, world: Bench) -> None:
+    for site in (MINE, THEIRS):
+        [lane] = await world.lanes(prefix=f"m{site}-")
+        await world.fill(await world.flow(lane, site=site), 1, recipients=[f"m@m{site}.example"])
+    rows = await world.connection.fetch(
+        "SELECT site_id, message_id, flow_id FROM queue WHERE broadcast_id = 0 ORDER BY 1"
+    )
+    (_, mine, my_flow), (_, theirs, their_flow) = rows
+    connection = await connect(db, role="gateway_api", settings={"gateway.site_id": str(MINE)})
+    for function in ("hold_message", "release_message", "cancel_message"):
+        assert await connection.fetchval(f"SELECT {function}($1)", theirs) == 0
+        assert await connection.fetchval(f"SELECT {function}($1)", mine) == 1
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.fetchval("SELECT lock_deliveries($1, '{queued}')", theirs)
+    turns = await connection.fetch("SELECT flow_id FROM flow_turns($1, '{1,1}', 10)", [my_flow, their_flow])
+    assert [row[0] for row in turns] == [my_flow]
+    await connection.close()
+
+
 async def test_a_dispatcher_sees_and_serves_all_sites(db: str, world: Bench) -> None:
     connection = await connect(db, role="gateway_dispatch")
     for table, _, guarded in await world.connection.fetch(_TABLES):

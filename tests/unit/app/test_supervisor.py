@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.app.brief import Brief, Role, decode, encode
+from gateway.app.brief import Brief, Role, Tuning, decode, decode_tuning, encode
 from gateway.app.exits import Exit, exit_code
 from gateway.app.supervisor import LONGEST_PAUSE_S, Member, members, pause_s
 from gateway.config import Config, DatabaseConfig, RouteConfig
@@ -43,32 +43,32 @@ def test_each_error_has_its_exit_code(error: Exception, code: Exit) -> None:
     assert exit_code(error) == code
 
 
-def test_a_brief_survives_the_pipe_whole() -> None:
-    brief = Brief(
-        Role.DISPATCH,
-        Config(
-            database=DatabaseConfig(dsn="postgresql://u:p@h/d"), route=RouteConfig(domains={"a.test": "h:25"})
-        ),
-        "postgresql://u:p@h/d",
-        Shaping(
-            Limits(rate_per_s=7.5),
-            {"p": Provider(burst=3, domains=("a.test",))},
-            {},
-            {},
-            {"b.test": Rule(rate_per_s=1.0)},
-        ),
-        "/etc/throttles.toml",
-        BounceRules(
-            (
-                BounceRule(
-                    pattern="x", bounce_class=BounceClass.SPAM, why="y", stage=(Stage.DOT,), scope=Scope.LANE
-                ),
-            )
-        ),
-        "/etc/bounces.toml",
-        "debug",
-        False,
-    )
+TUNING = Tuning(
+    Config(
+        database=DatabaseConfig(dsn="postgresql://u:p@h/d"), route=RouteConfig(domains={"a.test": "h:25"})
+    ),
+    Shaping(
+        Limits(rate_per_s=7.5),
+        {"p": Provider(burst=3, domains=("a.test",))},
+        {},
+        {},
+        {"b.test": Rule(rate_per_s=1.0)},
+    ),
+    BounceRules(
+        (
+            BounceRule(
+                pattern="x", bounce_class=BounceClass.SPAM, why="y", stage=(Stage.DOT,), scope=Scope.LANE
+            ),
+        )
+    ),
+)
+
+
+def test_a_brief_and_a_tuning_survive_the_pipe_whole() -> None:
+    brief = Brief(Role.DISPATCH, "postgresql://u:p@h/d", TUNING, "debug", False)
     line = encode(brief)
     assert line.count(b"\n") == 1
     assert decode(line) == brief
+    line = encode(TUNING)
+    assert line.count(b"\n") == 1
+    assert decode_tuning(line) == TUNING

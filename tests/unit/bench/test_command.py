@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from bench.__main__ import BENCHES, main
-from bench.load.urgent import _arrivals, _quantile
+from bench.load.urgent import _arrivals
 from bench.micro.claim import contenders
 
 
@@ -53,8 +53,3 @@ def test_arrivals_are_the_first_accept_of_each_delivery() -> None:
     line = "{}\t{}\t250\t1\t10\ta@b.test\tm\t{}"
     lines = [line.format("accepted", 2.0, 7), line.format("accepted", 3.0, 7), line.format("refused", 1.0, 8)]
     assert _arrivals(lines) == {7: 2.0}
-
-
-def test_quantiles_are_values_that_were_seen() -> None:
-    values = [float(i) for i in range(1, 101)]
-    assert (_quantile(values, 0.5), _quantile(values, 0.99), _quantile([3.0], 0.99)) == (50.0, 99.0, 3.0)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bench.load.http import Client, Load, answer_length, post
+from bench.load.http import Client, Load, answer_length, get, post
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nx-request-id: 1\r\n\r\nhello"
 
@@ -64,3 +64,13 @@ async def test_a_load_that_stops_closes_after_the_answer() -> None:
     client.connection_lost(None)
     assert client.closed.done()
     assert not load.first_errors
+
+
+async def test_an_answer_is_counted_when_it_has_the_status_that_was_wanted() -> None:
+    load = Load([get("/v1/messages", "key")], status=b"200")
+    client, wire = Client(load), Wire()
+    client.connection_made(wire)
+    assert wire.written == [b"GET /v1/messages HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer key\r\n\r\n"]
+    client.data_received(ACCEPTED.replace(b"202", b"200"))
+    client.data_received(ACCEPTED)
+    assert (len(load.latencies_s), len(load.first_errors)) == (1, 1)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bench import report
-from bench.report import Code, Machine, Result, figure, ratios
+from bench.report import Code, Machine, Result, figure, quantile, ratios
 
 MACHINE = Machine("cpu", 2, 1, "Linux 6.1", "3.11.0", 0.1, 0.2)
 
@@ -135,3 +135,8 @@ def test_the_table_says_what_was_missed() -> None:
     first, second = report.table(result).splitlines()[1:]
     assert "MISSED" in first
     assert "met" in second
+
+
+def test_quantiles_are_values_that_were_seen() -> None:
+    values = [float(i) for i in range(1, 101)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile([3.0], 0.99)) == (50.0, 99.0, 3.0)

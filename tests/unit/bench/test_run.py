@@ -10,7 +10,7 @@ from bench.load.scenario import ALGORITHMS, DELAYED, HEADLINE, SCENARIOS, UNDELA
 from bench.load.signing import sections
 from bench.load.way import Run
 from gateway.config import Config
-from gateway.dispatch.content import platform_signer
+from gateway.dispatch.signers import platform_signer
 
 BY_NAME = {one.name: one for one in SCENARIOS}
 

@@ -254,7 +254,7 @@ async def test_slots_of_a_lane_that_went_quiet_are_given_up_once() -> None:
 
 
 async def test_suspects_are_tried_alone_after_everything_else() -> None:
-    desk = _Desk()
+    desk = _Desk(connections_per_lane=3)
     desk.attempts.takes_s = 0.05
     desk.queue.table = [
         [desk.grant(1, [1, 2, 3], slots=3)],

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dispatch.connections import Connections
 from gateway.dispatch.lane import PATIENCE_S, START_ROWS, LaneRunner
 from gateway.dispatch.pace import SLACK_S
 from gateway.model.delivery import Granted, Leased
@@ -21,6 +22,7 @@ from tests.support.clock import FakeClock
 _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _OK = Disposition(Outcome.DELIVERED, BounceClass.OK, 250, None, "ok")
 _BUSY = Disposition(Outcome.DEFERRED, BounceClass.RATE, 421, None, "too many", Scope.LANE)
+_NO_MAIL = Disposition(Outcome.BOUNCED, BounceClass.INVALID, 0, "5.1.10", "takes no mail")
 
 
 def leased(number: int, planned_at: float, *, late_s: float = 0.25, **fields: Any) -> Leased:
@@ -57,6 +59,9 @@ class Host:
         self.sessions: list[FakeSession] = []
         self.answer: Callable[[Leased], Disposition | None] = lambda _: _OK
         self.connect_fails = False
+        self.connect_takes_s = 0.0
+        self.no_mail_for: set[str] = set()
+        self.without_hope: list[int] = []
         self.held: set[int] = set()
         self.takes_s = 0.0
         self.opens_ahead = False
@@ -68,8 +73,12 @@ class Host:
         return delivery.site_id not in self.held
 
     async def connect(self, delivery: Leased) -> Any:
+        if self.connect_takes_s:
+            await self.clock.sleep(self.connect_takes_s)
         if self.connect_fails:
             raise SessionFailed(_BUSY)
+        if delivery.recipient.rpartition("@")[2] in self.no_mail_for:
+            raise SessionFailed(_NO_MAIL)
         self.sessions.append(FakeSession())
         return self.sessions[-1]
 
@@ -97,6 +106,10 @@ class Host:
     def refused(self, delivery: Leased | None, lane: LaneRunner, disposition: Disposition) -> None:
         self.refusals.append((delivery.id if delivery else None, disposition))
         lane.refused_until = self.clock.monotonic() + 10.0
+
+    def hopeless(self, delivery: Leased, disposition: Disposition) -> None:
+        assert disposition == _NO_MAIL
+        self.without_hope.append(delivery.id)
 
     def hand_back(self, deliveries: list[Leased]) -> None:
         self.back += [delivery.id for delivery in deliveries]
@@ -147,6 +160,32 @@ async def test_several_connections_share_one_pace() -> None:
         await host.clock.advance(2.0)
         assert host.leaving_times() == [round(0.1 * i, 6) for i in range(8)]
         assert host.most_at_once == 4
+
+
+async def test_no_more_connections_are_opened_than_one_dispatcher_may_have() -> None:
+    async with lane_of() as (lane, host):
+        host.takes_s = 1.0
+        lane.use(Connections(most=2, messages=3, idle_s=5.0))
+        lane.take(grant(range(8), rate=1e3, burst=8, slots=4, late_s=60.0))
+        await host.clock.advance(10.0)
+        assert host.most_at_once == 2
+        assert len(host.sent) == 8
+        assert [session.transactions for session in host.sessions] == [3, 3, 1, 1]
+        lane.use(Connections(most=4, messages=3, idle_s=5.0))
+        lane.take(grant(range(8, 16), rate=1e3, burst=8, slots=4, start=1_010.0, late_s=60.0))
+        await host.clock.advance(10.0)
+        assert host.most_at_once == 4
+
+
+async def test_fewer_messages_a_connection_hold_for_those_that_are_open() -> None:
+    async with lane_of() as (lane, host):
+        host.takes_s = 1.0
+        lane.use(Connections(most=1, messages=100, idle_s=5.0))
+        lane.take(grant(range(4), rate=1e3, burst=4, late_s=60.0))
+        await host.clock.advance(1.5)
+        lane.use(Connections(most=1, messages=1, idle_s=5.0))
+        await host.clock.advance(10.0)
+        assert [session.transactions for session in host.sessions] == [2, 1, 1]
 
 
 async def test_a_stall_is_not_made_up_in_one_heap() -> None:
@@ -287,6 +326,36 @@ async def test_who_meets_a_closed_door_carries_the_news_and_the_others_go_back()
         assert host.sent == []
         assert host.refusals == [(0, _BUSY)]
         assert host.back == [1, 2, 3]
+
+
+async def test_the_word_of_dns_is_for_the_domain_that_was_asked_for_however_many_ask() -> None:
+    """Two workers meet the same head, and behind it stands another domain of the lane."""
+    async with lane_of() as (lane, host):
+        host.no_mail_for, host.connect_takes_s = {"gone.example"}, 0.1
+        waiting = [
+            leased(0, 1_000.0, late_s=5.0, recipient="a@gone.example"),
+            leased(1, 1_000.0, late_s=5.0),
+            leased(2, 1_000.0, late_s=5.0, recipient="b@gone.example"),
+        ]
+        lane.take(Granted(1, 1e6, 10, 2, waiting))
+        await host.clock.advance(5.0)
+        assert (host.without_hope, [number for number, _ in host.sent]) == ([0], [1, 2])
+        assert (host.refusals, host.back, lane.held) == ([], [], 0)
+
+
+async def test_a_delivery_that_went_back_while_dns_was_asked_leaves_its_word_to_nobody_else() -> None:
+    async with lane_of() as (lane, host):
+        host.no_mail_for, host.connect_takes_s = {"gone.example"}, 0.1
+        waiting = [
+            leased(0, 1_000.0, late_s=5.0, recipient="a@gone.example", site_id=7),
+            leased(1, 1_000.0, late_s=5.0),
+        ]
+        lane.take(Granted(1, 1e6, 10, 1, waiting))
+        await host.clock.advance(0.05)
+        host.held.add(7)
+        lane.drop_held()
+        await host.clock.advance(5.0)
+        assert (host.without_hope, [number for number, _ in host.sent], host.back) == ([], [1], [0])
 
 
 async def test_a_hold_that_comes_while_a_delivery_waits_for_its_moment_stops_it() -> None:

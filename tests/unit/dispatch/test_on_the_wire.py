@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Config
-from gateway.dispatch.content import Contents, Unsendable, names_of
+from gateway.dispatch.content import Contents
+from gateway.dispatch.message import Unsendable, names_of
 from gateway.model.delivery import Leased
 from gateway.mta.keys import generate_rsa_key, public_key_txt, seal
 

@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.strict_toml import parse_toml
 from gateway.errors import ConfigError
 from gateway.feedback.policy import suppresses
 from gateway.model.disposition import BounceClass, Outcome, Scope, Stage
-from gateway.mta.bounce_rules import MOST_RULES, BounceRule, BounceRules, RuledJudge, load_bounces
+from gateway.mta.bounce_rules import (
+    MOST_RULES,
+    BounceRule,
+    BounceRules,
+    RuledJudge,
+    check_bounces,
+    load_bounces,
+)
 from gateway.mta.reply import Reply, Ruling, classify, parse_reply
 
 SHIPPED = Path(__file__).parents[3] / "config" / "bounces.toml"
@@ -137,6 +145,25 @@ def test_a_wrong_file_is_refused_with_line_key_and_what_would_be_right(
     tmp_path: Path, text: str, says: str
 ) -> None:
     assert refuse(tmp_path, text).startswith(says)
+
+
+def test_every_mistake_is_told_by_line() -> None:
+    wrong = (
+        RULE.replace("policy", "plicy")
+        + "codes = [250]\n"
+        + RULE.replace("hello", "(")
+        + "[other]\n"
+        + "[[rule]]\nwhy = 'x'\n"
+    )
+    rules, errors = check_bounces(parse_toml(Path("b.toml"), RULE + wrong))
+    assert [(error.line, error.key) for error in errors] == [
+        (7, "rule.2.class"),
+        (9, "rule.2.codes"),
+        (11, "rule.3.pattern"),
+        (14, "other"),
+        (15, "rule.4"),
+    ]
+    assert rules.rule[0].pattern == "hello"
 
 
 def test_an_empty_file_has_no_rules(tmp_path: Path) -> None:

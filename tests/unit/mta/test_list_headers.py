@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.model.stream import Stream
-from gateway.mta.list_headers import cfbl_address, cfbl_feedback_id, feedback_id, list_id
-from gateway.mta.mime import MailContent, Stencil, unsubscribe_value
+from gateway.mta.list_headers import cfbl_address, cfbl_feedback_id, feedback_id, list_id, unsubscribe_value
+from gateway.mta.mime import MailContent, Stencil
 from tests.unit.mta.test_verp import ACCEPTED_AT
 
 
@@ -25,14 +25,14 @@ def test_refuses_a_sender_id_that_gmail_does_not_take(sender_id: str) -> None:
 
 
 def test_they_all_go_into_a_message() -> None:
-    headers = (
+    own = (
         feedback_id(5, 3, Stream.MARKETING, "gateway"),
-        list_id(9, "news.example.org"),
         cfbl_address("f-token@bounce.example.net"),
         cfbl_feedback_id("a" * 40),
     )
     content = MailContent(
-        sender="a@example.org", subject="s", text="t", headers=headers, fields=("List-Unsubscribe", "List-Unsubscribe-Post")
+        sender="a@example.org", subject="s", text="t", headers=(list_id(9, "news.example.org"),), own=own,
+        fields=("List-Unsubscribe", "List-Unsubscribe-Post")
     )  # fmt: skip
     message = (
         Stencil(content, boundary="b")

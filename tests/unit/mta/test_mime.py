@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Invalid
-from gateway.mta.mime import MailContent, Stencil, build, dot_stuff, unsubscribe_value
+from gateway.mta.list_headers import unsubscribe_value
+from gateway.mta.mime import MailContent, Stencil, build, dot_stuff
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -63,7 +64,7 @@ def test_a_plain_message_to_the_byte() -> None:
 def test_one_click_unsubscribe_and_further_fields() -> None:
     message = email.message_from_bytes(
         built(
-            mail(headers=(("Feedback-ID", "1:2:marketing:gw"), ("X-Note", "größer"))),
+            mail(own=(("Feedback-ID", "1:2:marketing:gw"),), headers=(("X-Note", "größer"),)),
             url="https://x.example/u/" + "t" * 200,
             mailto="u@x.example",
         )
@@ -150,6 +151,7 @@ def test_no_line_end_gets_into_a_header(field: str, evil: str) -> None:
         (mail(sender="nobody"), "/sender"),
         (mail(headers=(("Subject", "again"),)), "/headers/0"),
         (mail(headers=(("Content-Type", "text/x"),)), "/headers/0"),
+        (mail(headers=(("X-A", "b"), ("feedback-id", "1"))), "/headers/1"),
         (mail(headers=(("X A", "b"),)), "/headers/0"),
         (mail(subject="\ud800"), "/subject"),
         (mail(text="\ud800"), "/text"),
@@ -203,6 +205,9 @@ def test_the_callers_own_mistakes_are_errors() -> None:
         } | change
         with pytest.raises(ValueError, match="expected"):
             build(mail(html="<p>"), **arguments)
+    for named in ({"own": (("X-Note", "a"),)}, {"fields": ("X-Note",)}):
+        with pytest.raises(ValueError, match="a site may set X-Note"):
+            Stencil(mail(**named), boundary="b")
     with pytest.raises(ValueError, match="boundary occurs"):
         build(mail(text="--ba", html="<p>"), to="b@example.net", message_id="1@x", date=DATE, boundary="b")
 

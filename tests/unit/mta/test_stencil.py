@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Invalid
+from gateway.mta.attachment import Attachment
 from gateway.mta.body import TextPart, is_plain, quoted_value
 from gateway.mta.canonical import signed_form
-from gateway.mta.mime import Attachment, MailContent, Stencil
+from gateway.mta.mime import MailContent, Stencil
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BOUNDARY = "=_0123456789abcdef"

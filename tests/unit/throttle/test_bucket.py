@@ -199,7 +199,7 @@ def test_a_late_pacer_does_not_catch_up_in_a_heap() -> None:
 def test_a_full_bucket_is_time_in_hand() -> None:
     """Two of five tokens taken: a full bucket lasts for 0.4 s at 10/s."""
     assert turn_ends(100.0, 2, 10.0, 5, 100.0) == pytest.approx(100.2)
-    assert turn_ends(100.0, 9, 10.0, 5, 100.0) == pytest.approx(100.8)
+    assert turn_ends(100.0, 9, 10.0, 5, 100.0) == pytest.approx(100.6)
 
 
 def test_new_limits_hold_at_once() -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gateway.config.strict_toml import parse_toml
 from gateway.errors import ConfigError
-from gateway.throttle.shaping import Limits, Origin, Shaping, load_throttles
+from gateway.throttle.shaping import Limits, Origin, Provider, Shaping, check_throttles, load_throttles
 
 SHIPPED = Path(__file__).parents[3] / "config" / "throttles.toml"
 
@@ -83,6 +85,8 @@ def test_the_shipped_file_loads_and_holds_the_default_of_the_code() -> None:
         ('[domain."bücher.example"]\nburst = 1', 1, "domain.bücher.example", "A-labels"),
         ('[provider.p]\ndomains = ["x.example"]\n[provider.q]\nmx_suffixes = ["x.example"]', 3, "provider.q", "already"),
         ('[domain."a.example"]\ndomains = ["x"]', 2, "domain.a.example.domains", "unknown key"),
+        ('[provider.p]\nburst = 1', 1, "provider.p", "holds nowhere; say domains"),
+        ('[provider.p]\nburst = 1\ndomains = ["A.example"]', 3, "provider.p.domains", 'write "a.example"'),
         ("default = 1", 1, "default", "expected a table"),
         ("[default", 1, "", "not TOML"),
     ],
@@ -94,3 +98,37 @@ def test_a_mistake_is_told_with_line_and_key(
         shaping(tmp_path, text)
     assert says in str(caught.value)
     assert (caught.value.line, caught.value.key) == (line, key)
+
+
+def test_every_mistake_is_told_by_line() -> None:
+    text = '[defualt]\nx = 1\n[default]\nburst = 0\nrate = 1\n[provider.p]\nburst = "x"\n[domain."A.example"]\nidle_connection_s = -1\n'
+    rules, errors = check_throttles(parse_toml(Path("t.toml"), text))
+    assert [(error.line, error.key) for error in errors] == [
+        (1, "defualt"),
+        (4, "default.burst"),
+        (5, "default.rate"),
+        (6, "provider.p"),
+        (7, "provider.p.burst"),
+        (8, "domain.A.example"),
+        (9, "domain.A.example.idle_connection_s"),
+    ]
+    assert rules.default == Limits()
+
+
+def test_every_key_stands_in_the_head_of_the_shipped_file_and_in_its_default() -> None:
+    text = SHIPPED.read_text()
+    head = text.split("\n[default]")[0]
+    for field in msgspec.structs.fields(Provider):
+        assert f"\n#   {field.encode_name} " in head, field.encode_name
+    default = text.split("\n[default]")[1].split("\n[")[0]
+    for field in msgspec.structs.fields(Limits):  # the values are compared with the code's above
+        assert f"\n{field.encode_name} = " in default, field.encode_name
+
+
+def test_rules_are_named_from_general_to_specific(tmp_path: Path) -> None:
+    rules = shaping(tmp_path, FILE)
+    assert rules.rules_for("vip.example", mx_hosts=["a.mx.big.example"], site_name="s1") == [
+        "default", "provider.big", "mx_suffix.big.example", "site_name.s1", "domain.vip.example"
+    ]  # fmt: skip
+    assert rules.goes_by_hosts
+    assert not shaping(tmp_path, '[provider.p]\ndomains = ["a.example"]\n').goes_by_hosts

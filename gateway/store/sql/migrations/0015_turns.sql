@@ -2,6 +2,8 @@
 -- may be late by the gap (1.2 ms of 100) before they come upon the next grant's, which another dispatcher has. And tokens of a full
 -- bucket are kept for half as long as they last: two grants that were both used late put the whole bucket twice into a window.
 
+-- And a flow that is alone in its lane is not written by every claim.
+
 -- Spend tokens and take deliveries. Two statements on purpose: the second has a fresh snapshot, so a row whose insert
 -- committed while the lanes were being locked is seen; with one statement 3 of 272,000 rows were stranded.
 --   p_alive        incarnations whose slots count
@@ -9,8 +11,7 @@
 --   p_slots        connections wanted in a lane
 --   p_since        no ready lane stands before this ready_at (dead index entries do); from ready_floor()
 -- Gives rows in the order of leaving; one row with a null id for a lane that had no connection slot free.
---   leave_at       not before;  turn_ends  when the last token of the lane's grant is due (past it the next grant's begin), or half of
---                  the time is over in which the tokens of a full bucket would be used up
+--   leave_at       not before;  turn_ends  half the time that a full bucket lasts, after the last one's plan: past it the next grants begin
 --   peak_per_s     how closely what is late may follow what is late
 --   more           whether the lane has more waiting than was taken: somebody will use those tokens
 drop function claim(integer, integer[], integer, integer, integer, integer[], integer[], boolean, timestamptz, integer);
@@ -33,6 +34,7 @@ declare
     plan_pace constant double precision := 0.987;  -- within a turn, what is planned
     peak_pace constant double precision := 0.992;  -- within a turn, what catches up
     flows_looked_at constant integer := 16;
+    flow_rows constant integer := 256;             -- a flow alone in its lane is written once in so many of its rows
     v_now timestamptz := clock_timestamp();
     v_held_broadcasts bigint[]; v_held_sites bigint[];
     v_lane integer[]; v_ct tid[]; v_n integer[]; v_t0 timestamptz[]; v_rate double precision[]; v_burst double precision[];
@@ -109,14 +111,17 @@ begin
                          from candidates c) z where z.place <= z.n
     ), used as materialized (
         select f.lane, f.fct, f.prio, f.tag, coalesce(p.k, 0) as k, coalesce(p.last_start + 1 / f.weight, f.tag) as next_start, p.last_seq,
-               case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more
+               case when f.held then false else coalesce(c.k, 0) = f.lim or coalesce(c.k, 0) > coalesce(p.k, 0) end as more,
+               count(*) over (partition by f.lane) = 1 as alone
           from flows f
           left join (select flow, count(*) k from candidates group by flow) c on c.flow = f.flow
           left join (select flow, count(*) k, max(start) last_start, max(seq) last_seq from picked group by flow) p on p.flow = f.flow
     ), flow_update as (
         update flow f set active = u.more, used_at = v_now,
                vtag = case when u.k > 0 then u.next_start else f.vtag end, floor = coalesce(u.last_seq, f.floor)
-          from used u where f.ctid = u.fct and (u.k > 0 or not u.more)
+          -- Alone in its lane, its tag is the lane's virtual time, and its floor may lag: while an old snapshot is held, each version of
+          -- this row is looked at by every later claim.
+          from used u where f.ctid = u.fct and (not u.more or u.k > 0 and (not u.alone or (u.next_start - f.vtag) * f.weight >= flow_rows))
     ), by_lane as materialized (
         select u.lane, sum(u.k) as k, bool_or(u.more) as more, count(*) as looked_at, bool_or(u.more and u.prio = 0) as urgent_more,
                -- The virtual time is where the next in line starts; only who still waits can hold it back, looked at or not (the
@@ -129,8 +134,8 @@ begin
           from used u group by u.lane
     ), turns as materialized (
         select g.*, b.more or b.looked_at >= flows_looked_at as more,
-               greatest(extract(epoch from g.t0)::double precision + (b.k - 1) / g.rate,
-                        extract(epoch from v_now)::double precision + 0.5 * (g.burst - 1) / g.rate) as turn_ends
+               greatest(extract(epoch from g.t0)::double precision + (b.k - g.burst) / g.rate,
+                        extract(epoch from v_now)::double precision) + 0.5 * (g.burst - 1) / g.rate as turn_ends
           from granted g join by_lane b on b.lane = g.lane
     ), lane_update as (
         update lane_state l set

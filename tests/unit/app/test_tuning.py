@@ -1,0 +1,26 @@
+"""Who follows is told of each change, also of one that came before it did."""
+
+from gateway.app.brief import Tuning
+from gateway.app.tuning import Tunings
+from gateway.config import Config, DispatchConfig
+from gateway.throttle.shaping import Limits, Shaping
+
+FIRST = Tuning(Config())
+SECOND = Tuning(Config(dispatch=DispatchConfig(workers=2)), Shaping(Limits(burst=7)))
+
+
+def test_each_change_reaches_every_follower() -> None:
+    tunings, heard, parts = Tunings(FIRST), list[Tuning](), list[tuple[int, int]]()
+    tunings.follow(heard.append)
+    tunings.retunes(lambda config, shaping: parts.append((config.dispatch.workers, shaping.default.burst)))
+    assert (heard, parts) == ([], [])
+    tunings.take(SECOND)
+    assert (heard, parts) == ([SECOND], [(2, 7)])
+    assert tunings.now == SECOND
+
+
+def test_a_change_from_before_is_told_at_once() -> None:
+    tunings, heard = Tunings(FIRST), list[Tuning]()
+    tunings.take(SECOND)
+    tunings.follow(heard.append)
+    assert heard == [SECOND]
