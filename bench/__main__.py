@@ -36,6 +36,7 @@ BENCHES: Final[dict[str, tuple[str, str, str]]] = {
         "urgent mail behind 100,000 lanes, and a small site behind a big one",
     ),
     "api": ("bench.load.api", "run", "recipients and requests accepted a second"),
+    "submission": ("bench.load.submission", "run", "messages accepted a second over SMTP with TLS and AUTH"),
     "peers": ("bench.peers", "run", "CPU a message beside Postfix with OpenDKIM, on the same mails"),
 }
 

@@ -22,6 +22,7 @@ from gateway.config.sections import (
     MxConfig,
     RetryConfig,
     RouteConfig,
+    SubmissionConfig,
     TrackConfig,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "MxConfig",
     "RetryConfig",
     "RouteConfig",
+    "SubmissionConfig",
     "TrackConfig",
     "load",
     "load_here",

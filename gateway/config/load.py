@@ -15,11 +15,12 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from gateway.config.sections import Config, MxConfig
+from gateway.config.sections import Config, MxConfig, SubmissionConfig
 from gateway.config.strict_toml import Document, KeyPath, explain, known_keys, nearest, read_toml
 from gateway.errors import ConfigError
 
 _PREFIX: Final = "GATEWAY__"
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _SHORT_NAMES: Final[dict[str, KeyPath]] = {
     "GATEWAY_DSN": ("database", "dsn"),
     "GATEWAY_DATA_DIR": ("database", "data_dir"),
@@ -116,7 +117,30 @@ def _inconsistencies(config: Config) -> list[tuple[KeyPath, str, str]]:
             found.append((key, f'"{target}" is not host:port', 'for example "127.0.0.1:2525"'))
         if key[-1] != key[-1].lower():
             found.append((key, "not lower case", f'"{key[-1].lower()}"'))
-    return found + _wrong_addresses(config.mx)
+    return found + _wrong_addresses(config.mx) + _unsafe_submission(config.submission)
+
+
+def _unsafe_submission(submission: SubmissionConfig) -> list[tuple[KeyPath, str, str]]:
+    """A key that could be read on the way, and half a certificate."""
+    found: list[tuple[KeyPath, str, str]] = []
+    if not submission.require_tls and submission.host not in _LOOPBACK:
+        found.append(
+            (
+                ("submission", "require_tls"),
+                f"keys could be read on the way to {submission.host or 'every address'}",
+                "false only on loopback (127.0.0.1, ::1, localhost)",
+            )
+        )
+    if bool(submission.certificate_file) != bool(submission.key_file):
+        missing = "key_file" if submission.certificate_file else "certificate_file"
+        found.append(
+            (("submission", missing), "a certificate and its key go together", "set both, or neither")
+        )
+    if submission.tls_port and not submission.certificate_file:
+        found.append(
+            (("submission", "tls_port"), "TLS without a certificate", "set submission.certificate_file")
+        )
+    return found
 
 
 def _wrong_addresses(mx: MxConfig) -> list[tuple[KeyPath, str, str]]:

@@ -30,6 +30,7 @@ from gateway.mta.body import PLAIN_LIMIT
 from gateway.mta.keys import derive_key, derive_ring, unseal
 from gateway.mta.list_headers import feedback_id
 from gateway.mta.mime import Filled, MailContent, Stencil, dot_stuff, unpack_attachments, unsubscribe_value
+from gateway.mta.raw import RAW, RawStencil, unpack_raw
 from gateway.mta.sign import Algorithm, Signer
 from gateway.mta.verp import local_part
 from gateway.mta.wire import Mail
@@ -66,7 +67,7 @@ class Message(msgspec.Struct, frozen=True):
     """What all deliveries of one message share. `stencil` is None where each recipient's text is rendered whole."""
 
     content: MailContent
-    stencil: Stencil | None
+    stencil: Stencil | RawStencil | None
     template: Template | None
     boundary: str
     signers: tuple[Signer, ...]
@@ -265,6 +266,8 @@ class Contents:
             signers.append(self._platform)
         headers = msgspec.json.decode(row["headers"] or "{}", type=dict[str, str])
         marketing = row["stream"] == Stream.MARKETING
+        if row["template"] == RAW:
+            return self._raw(row, tuple(signers), marketing=marketing)
         plan = (
             compile_links(row["html"], liquid=bool(row["template"]))
             if marketing and self._names.track_base
@@ -311,6 +314,19 @@ class Contents:
         return Message(
             content=content, stencil=stencil, template=template, boundary=boundary, signers=tuple(signers), marketing=marketing, size_bytes=_size_bytes(content, row),
             plan=plan, tracked=tracked,
+        )  # fmt: skip
+
+    def _raw(self, row: Mapping[str, Any], signers: tuple[Signer, ...], *, marketing: bool) -> Message:
+        """A message that came whole over SMTP: nothing is rendered, nothing tracked."""
+        headers = [feedback_id(row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id)]  # fmt: skip
+        try:
+            whole = unpack_raw(row["attachments"])
+            stencil = RawStencil(whole, headers=headers, fields=_MARKETING_FIELDS if marketing else _FIELDS)
+        except Invalid as error:
+            raise Unsendable(str(error), for_good=True) from error
+        return Message(
+            content=MailContent(sender=row["sender"], subject=row["subject"]), stencil=stencil, template=None, boundary="",
+            signers=signers, marketing=marketing, size_bytes=2_000 + 2 * len(whole), plan=None, tracked=None,
         )  # fmt: skip
 
 
