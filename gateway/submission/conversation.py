@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from typing import Any, Final, cast
 
 from aiosmtpd.smtp import AuthResult, LoginPassword
@@ -20,7 +19,7 @@ from gateway.model.address import Address
 from gateway.store.sites import Holder
 from gateway.submission.dots import DotReader
 from gateway.submission.hooks import Hooks
-from gateway.submission.lobby import Lobby
+from gateway.submission.lobby import HANDSHAKE_S, Lobby
 from gateway.submission.submit import submit
 
 SESSION_S: Final = 3_600.0
@@ -32,7 +31,6 @@ COMMANDS: Final = {
     "*": 100, "AUTH": 5, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000, "NOOP": 10_000,
 }  # fmt: skip
 
-_HANDSHAKE_S: Final = 30.0
 _PATH: Final = re.compile(r"<([^<>\x00-\x1f\x7f]*)>(?: +(.*))?")
 _NULL_PATH: Final = "<>"  # aiosmtpd takes an empty address for none
 _HOOKS: Final = Hooks()
@@ -42,11 +40,9 @@ class Conversation(Visit):
     """A visit that may submit mail once it has shown a site's key."""
 
     # Mutable on purpose: where the connection stands.
-    def __init__(self, lobby: Lobby, visits: set[Visit], *, tls_first: bool = False) -> None:
-        """`tls_first`: TLS comes before the greeting (RFC 8314 §3.3)."""
+    def __init__(self, lobby: Lobby, visits: set[Visit]) -> None:
         self.lobby = lobby
         self.is_encrypted = False
-        self._tls_first = tls_first
         self.recipients: dict[str, Address] = {}
         self.gone = asyncio.Event()
         """Set once the connection is."""
@@ -98,10 +94,11 @@ class Conversation(Visit):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit or turn away; whoever shows no key in time goes."""
+        self.is_encrypted = (
+            transport.get_extra_info("ssl_object") is not None
+        )  # RFC 8314 §3.3: from the first byte
         super().connection_made(transport)
         if self.is_open:
-            if self._tls_first:
-                cast("asyncio.Transport", transport).pause_reading()  # until TLS reads
             self._sign_in_end = self.loop.call_later(
                 SIGN_IN_S, self.hang_up, b"421 4.4.2 authentication took too long"
             )
@@ -137,30 +134,6 @@ class Conversation(Visit):
         super().connection_lost(error)
         self.gone.set()
 
-    async def _handle_client(self) -> None:
-        if self._tls_first and (self.lobby.tls is None or not await self._begin_tls(self.lobby.tls)):
-            return
-        await super()._handle_client()
-
-    async def _begin_tls(self, context: ssl.SSLContext) -> bool:
-        """Shake hands, and forget all that was said before; False when there is no connection any more."""
-        try:
-            await self._writer.start_tls(context, ssl_handshake_timeout=_HANDSHAKE_S)
-        except OSError as error:  # ssl.SSLError and TimeoutError among them
-            self.connection_lost(error)
-            return False
-        # What came in plaintext behind the command is nobody's (CVE-2011-0411).
-        self._reader._buffer.clear()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-        self.transport = self._line = cast("asyncio.Transport", self._writer.transport)
-        self._reader._transport = self.transport  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-        self.is_encrypted = True
-        self._holder, self._token = None, ""
-        session = self._create_session()
-        session.peer = self.session.peer if self.session else None
-        self.session = session
-        self._set_rset_state()
-        return True
-
     # -- commands ----------------------------------------------------------------------------------------------------
 
     async def smtp_STARTTLS(self, arg: str | None) -> None:
@@ -174,7 +147,21 @@ class Conversation(Visit):
             )
             return
         await self.push("220 2.0.0 go ahead")
-        await self._begin_tls(self.lobby.tls)
+        try:
+            await self._writer.start_tls(self.lobby.tls, ssl_handshake_timeout=HANDSHAKE_S)
+        except OSError as error:  # ssl.SSLError and TimeoutError among them
+            self.connection_lost(error)
+            return
+        # What came in plaintext behind the command is nobody's (CVE-2011-0411).
+        self._reader._buffer.clear()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+        self.transport = self._line = cast("asyncio.Transport", self._writer.transport)
+        self._reader._transport = self.transport  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+        self.is_encrypted = True
+        self._holder, self._token = None, ""
+        session = self._create_session()
+        session.peer = self.session.peer if self.session else None
+        self.session = session
+        self._set_rset_state()
 
     async def auth_PLAIN(self, _: object, args: list[str]) -> AuthResult:
         """AUTH PLAIN (RFC 4616)."""

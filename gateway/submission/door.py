@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from gateway.feedback.listener import Visit
 from gateway.submission.conversation import Conversation
 from gateway.submission.desk import Desk, open_desk
 from gateway.submission.lobby import Lobby
+from gateway.submission.threshold import Threshold
 from gateway.telemetry import Event, log
 from gateway.throttle.shaping import Shaping
 
@@ -58,18 +59,18 @@ async def open_door(desk: Desk) -> AsyncGenerator[Lobby]:
     lobby = Lobby(desk, tls)
     visits: set[Visit] = set()
     loop = asyncio.get_running_loop()
-    doors = [(section.port, False)]
-    if section.tls_port:
-        doors.append((section.tls_port, True))
+    waiting: set[asyncio.Transport] = set()
+    talk = functools.partial(Conversation, lobby, visits)
+    doors: list[tuple[int, Callable[[], asyncio.Protocol]]] = [(section.port, talk)]
+    if section.tls_port and tls is not None:
+        doors.append((section.tls_port, functools.partial(Threshold, lobby, tls, waiting, talk)))
     async with contextlib.AsyncExitStack() as stack:
         if tls is not None:
             renewing = asyncio.create_task(renew(tls, section, desk.clock), name="submission certificate")
             stack.callback(renewing.cancel)
         servers: list[asyncio.Server] = []
-        stack.push_async_callback(_close, servers, visits)
-        for port, tls_first in doors:
-            # Without `ssl`: who comes is counted before the handshake, not after it.
-            make = functools.partial(Conversation, lobby, visits, tls_first=tls_first)
+        stack.push_async_callback(_close, servers, visits, waiting)
+        for port, make in doors:
             servers.append(
                 await loop.create_server(make, section.host, port, reuse_address=True, backlog=_BACKLOG)
             )
@@ -129,10 +130,12 @@ def _stamps(section: SubmissionConfig) -> list[tuple[int, int]]:
     return stamps
 
 
-async def _close(servers: list[asyncio.Server], visits: set[Visit]) -> None:
+async def _close(servers: list[asyncio.Server], visits: set[Visit], waiting: set[asyncio.Transport]) -> None:
     """Refuse newcomers, tell everybody to go, and wait for those whose message is being taken."""
     for server in servers:
         server.close()
+    for line in list(waiting):
+        line.abort()
     open_ = [visit for visit in visits if isinstance(visit, Conversation)]
     for visit in open_:
         visit.leave()

@@ -19,6 +19,9 @@ from gateway.telemetry import Event, log
 
 MOST_CONNECTIONS: Final = 1_000
 MOST_CONNECTIONS_PER_PEER: Final = 250
+MOST_HANDSHAKES: Final = 200
+MOST_HANDSHAKES_PER_PEER: Final = 50
+HANDSHAKE_S: Final = 30.0
 MOST_HELD_BYTES: Final = 128 * 1_048_576
 """Of messages under way, over all connections; they are copied some times on their way to the database."""
 
@@ -38,6 +41,8 @@ class Lobby:
         self.limit_bytes = desk.config.submission.message_limit_bytes
         self.requires_tls = desk.config.submission.require_tls
         self.doorkeeper = Doorkeeper(MOST_CONNECTIONS, MOST_CONNECTIONS_PER_PEER)
+        self.threshold = Doorkeeper(MOST_HANDSHAKES, MOST_HANDSHAKES_PER_PEER)
+        """Who has begun a handshake and not ended it."""
         self.held_bytes = 0
         self.most_held_bytes = most_held_bytes
         self._penalties = Penalties()

@@ -345,11 +345,30 @@ async def test_an_endless_command_ends_the_connection(door: Door) -> None:
 async def test_idle_connections_are_bounded(door: Door, site: Client) -> None:
     idle = [await Peer.connect(door.section.port) for _ in range(lobby.MOST_CONNECTIONS_PER_PEER - 1)]
     last = await door.peer(key_of(site))
-    late = Peer(*await asyncio.open_connection("127.0.0.1", door.section.tls_port))
-    assert (await late.hears()).startswith("421 4.7.0"), "counted before any handshake"
+    late = Peer(*await asyncio.open_connection("127.0.0.1", door.section.port))
+    assert (await late.hears()).startswith("421 4.7.0")
     taken(await last.sends(LETTER, "bob@b.example"))
     for peer in idle:
         peer.writer.close()
+
+
+async def test_handshakes_that_do_not_end_are_bounded(door: Door, site: Client) -> None:
+    open_ = [
+        await asyncio.open_connection("127.0.0.1", door.section.tls_port)
+        for _ in range(lobby.MOST_HANDSHAKES_PER_PEER + 1)
+    ]
+    async with asyncio.timeout(5):
+        assert await open_[-1][0].read() == b"", "hung up"
+    open_[0][1].transport.abort()
+    await aiosmtplib.send(
+        letter(), hostname="127.0.0.1", port=door.section.tls_port, use_tls=True, validate_certs=False,
+        username="x", password=key_of(site), timeout=5,
+    )  # fmt: skip
+    for _, writer in open_:
+        writer.transport.abort()
+    async with asyncio.timeout(5):
+        while door.lobby.threshold._by_peer:
+            await asyncio.sleep(0)
 
 
 async def test_whoever_shows_no_key_has_to_go(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
