@@ -50,7 +50,8 @@ class Conversation(Visit):
         self._token = ""
         self._dots: DotReader | None = None  # while content comes
         self._whole: asyncio.Future[None] | None = None
-        self._leaving = self._is_submitting = False
+        self._is_submitting = False
+        self._goodbye = b""
         self._sign_in_end: asyncio.TimerHandle | None = None
         super().__init__(
             _HOOKS,
@@ -80,23 +81,20 @@ class Conversation(Visit):
         """Why this peer may send nothing now, as a reply; empty: it may."""
         if self._holder is None:
             return "530 5.7.0 authentication required"
-        if refusal := await self.lobby.check_again(self._token):
-            return refusal
-        return ""
+        return await self.lobby.check_again(self._token)
 
-    def leave(self) -> None:
-        """Hang up, after the message that is being taken."""
-        self._leaving = True
-        if not self._is_submitting:
-            self.hang_up(b"421 4.3.2 shutting down")
+    def hang_up(self, reply: bytes) -> None:
+        """Say why, and close; between a message's dot and its reply only after that: it may be on disk already."""
+        if self._is_submitting:
+            self._goodbye = reply
+        else:
+            super().hang_up(reply)
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit or turn away; whoever shows no key in time goes."""
-        self.is_encrypted = (
-            transport.get_extra_info("ssl_object") is not None
-        )  # RFC 8314 §3.3: from the first byte
+        self.is_encrypted = transport.get_extra_info("ssl_object") is not None  # by `threshold`
         super().connection_made(transport)
         if self.is_open:
             self._sign_in_end = self.loop.call_later(
@@ -199,8 +197,8 @@ class Conversation(Visit):
             dots.drop()
             self._set_post_data_state()
         await self.push(reply)
-        if self._leaving:
-            self.leave()
+        if self._goodbye:
+            self.hang_up(self._goodbye)
 
     async def _taken(self, dots: DotReader) -> str:
         if dots.too_large:

@@ -138,6 +138,6 @@ async def _close(servers: list[asyncio.Server], visits: set[Visit], waiting: set
         line.abort()
     open_ = [visit for visit in visits if isinstance(visit, Conversation)]
     for visit in open_:
-        visit.leave()
+        visit.hang_up(b"421 4.3.2 shutting down")
     if open_:
         await asyncio.wait([asyncio.ensure_future(visit.gone.wait()) for visit in open_], timeout=GRACE_S)
