@@ -30,6 +30,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final, cast
 
+from bench.load import arrival
 from bench.load.certificate import server_context
 from bench.load.desk import Desk
 from bench.load.session import Ending, Session, algorithms
@@ -96,7 +97,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Judge, write the ledger, reply."""
-        self._session.receive(data, time.monotonic())
+        self.arrived(data, time.monotonic())
+
+    def arrived(self, data: bytes, at: float) -> None:
+        """Do it for bytes that arrived at ``at`` (monotonic seconds)."""
+        self._session.receive(data, at)
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -207,10 +212,16 @@ async def serve(args: argparse.Namespace, world: World) -> int:
         loop.add_signal_handler(number, sink.stop)
     if args.parent_fd is not None:
         loop.add_reader(args.parent_fd, _watch_parent, args.parent_fd, sink)
-    servers = [await _listen(sink, args.host, args.port, world.ehlo)]
-    port = cast("int", servers[0].sockets[0].getsockname()[1])
-    for address, ehlo in world.doors.items():
-        servers.append(await _listen(sink, address, port, ehlo))
+    servers: list[asyncio.Server] = []
+    stamped: list[socket.socket] = []
+    port = args.port
+    for address, ehlo in ((args.host, world.ehlo), *world.doors.items()):
+        if times is not None:
+            stamped.append(_listen_stamped(sink, address, port, ehlo))
+            port = stamped[0].getsockname()[1]
+        else:
+            servers.append(await _listen(sink, address, port, ehlo))
+            port = servers[0].sockets[0].getsockname()[1]
     flusher = loop.create_task(_flush(times)) if times else None
     gc.freeze()
     print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
@@ -219,6 +230,9 @@ async def serve(args: argparse.Namespace, world: World) -> int:
 
     for server in servers:
         server.close()
+    for listening in stamped:
+        loop.remove_reader(listening)
+        listening.close()
     await _hang_up(sink)
     if flusher is not None:
         flusher.cancel()
@@ -231,6 +245,12 @@ async def serve(args: argparse.Namespace, world: World) -> int:
 
 async def _listen(sink: Sink, host: str, port: int, ehlo: bytes) -> asyncio.Server:
     return await sink.loop.create_server(lambda: Connection(sink, ehlo), host, port, backlog=_BACKLOG)
+
+
+def _listen_stamped(sink: Sink, host: str, port: int, ehlo: bytes) -> socket.socket:
+    listening = socket.create_server((host, port), backlog=_BACKLOG)
+    arrival.listen(sink.loop, listening, lambda: Connection(sink, ehlo))
+    return listening
 
 
 async def _hang_up(sink: Sink) -> None:
@@ -316,7 +336,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tls", action="store_true", help="offer STARTTLS, with a certificate that is made at the start"
     )
-    parser.add_argument("--time-log", type=Path, help="file for the times of final dots (see timelog.py)")
+    parser.add_argument(
+        "--time-log",
+        type=Path,
+        help="file for the arrivals of final dots by the kernel's clock (see timelog.py)",
+    )
     parser.add_argument("--parent-fd", type=int, help="end when this file descriptor of a pipe is at its end")
     parser.add_argument("--json", action="store_true", help="closing summary as one line of JSON on stdout")
     return parser
@@ -327,6 +351,8 @@ def main(argv: list[str] | None = None) -> int:
     _die_with_parent()
     parser = _arguments()
     args = parser.parse_args(argv)
+    if args.time_log and args.tls:
+        parser.error("--time-log: arrivals are read below TLS; leave --tls out")
     if not 0 <= args.seed < 1 << 64:
         parser.error("--seed: say 0 to 2^64-1")
     try:

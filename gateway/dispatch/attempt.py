@@ -11,7 +11,8 @@ journal errs to "in doubt". Must not know SQL or how connections are paced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import asyncpg
 
@@ -30,7 +31,7 @@ from gateway.mta.journal import Journal
 from gateway.mta.mx import MxResolver
 from gateway.mta.mx_plan import NoHosts
 from gateway.mta.reply import Judge
-from gateway.mta.wire import Session, SessionFailed, Timeouts, TlsPolicy, open_session
+from gateway.mta.wire import Mail, Session, SessionFailed, Timeouts, TlsPolicy, open_session
 from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
 
@@ -64,6 +65,7 @@ class AttemptMaker:
         self.hand_back = hand_back
         self.failed = failed
         self.draining = False
+        self._made: dict[int, Mail] = {}  # by delivery: made for `ahead`
         self.holds: frozenset[tuple[str, int]] = frozenset()
         self.suspensions: dict[
             int, tuple[float, str]
@@ -136,17 +138,33 @@ class AttemptMaker:
             self._contents.trim()
             self._contents.add(asked, rows)
 
-    async def send(self, delivery: Leased, session: Session) -> Disposition | None:
-        """Make one attempt on an open session and record what it came to; None when it could not be begun."""
+    async def send(
+        self,
+        delivery: Leased,
+        session: Session,
+        turn: Callable[[], Awaitable[None]],
+        ahead: Callable[[], Leased | None],
+    ) -> Disposition | None:
+        """Make one attempt on an open session and record what it came to; None when it could not be begun.
+
+        `turn` is waited for before the content leaves; `ahead` gives the delivery that is next on this session, for which this is
+        called next (or `forget`).
+        """
         if not self._traces.wanted and session.trace is None:
-            return await self._attempt(delivery, session)
+            return await self._attempt(delivery, session, turn, ahead)
         self._traces.begin(session, delivery)
         try:
-            return await self._attempt(delivery, session)
+            return await self._attempt(delivery, session, turn, None)  # a transcript is of one delivery
         finally:
             self._traces.done(session)
 
-    async def _attempt(self, delivery: Leased, session: Session) -> Disposition | None:
+    def forget(self, delivery: Leased) -> None:
+        """Note that a delivery which `ahead` gave was not begun after all."""
+        if self._made.pop(delivery.id, None) is not None:
+            self._journal.ended(delivery.id, delivery.epoch)
+
+    async def _make(self, delivery: Leased, session: Session) -> Mail | None:
+        """The mail of a delivery that may be tried now; else None, and its end is told."""
         if ended := self._ended_before(delivery):
             self._tell(ended)
             _note(session, f"not tried: {ended.reply}")
@@ -154,11 +172,35 @@ class AttemptMaker:
         await self.load({delivery.message_id})
         self._journal.tried(delivery.id, delivery.epoch)
         try:
-            mail = self._contents.make(delivery)
+            return self._contents.make(delivery)
         except Unsendable as error:
             self._journal.ended(delivery.id, delivery.epoch)
             self._tell(self._unsendable(delivery, error))
             _note(session, f"not tried: {error}")
+            return None
+
+    def _make_ahead(self, ahead: Callable[[], Leased | None]) -> Mail | None:
+        """The mail of the delivery that is next; None where there is none, or where `_make` has more to do for it."""
+        delivery = ahead()
+        if delivery is None or self._contents.missing({delivery.message_id}) or self._ended_before(delivery):
+            return None
+        self._journal.tried(delivery.id, delivery.epoch)
+        try:
+            mail = self._made[delivery.id] = self._contents.make(delivery)
+        except Unsendable:
+            self._journal.ended(delivery.id, delivery.epoch)
+            return None
+        return mail
+
+    async def _attempt(
+        self,
+        delivery: Leased,
+        session: Session,
+        turn: Callable[[], Awaitable[None]],
+        ahead: Callable[[], Leased | None] | None,
+    ) -> Disposition | None:
+        mail = self._made.pop(delivery.id, None) or await self._make(delivery, session)
+        if mail is None:
             return None
 
         dotted = False
@@ -173,7 +215,9 @@ class AttemptMaker:
                 raise TurnPassed("this process stood still before the final dot")
 
         try:
-            disposition = await session.transact(mail, before_dot)
+            disposition = await session.transact(
+                mail, before_dot, turn, None if ahead is None else partial(self._make_ahead, ahead)
+            )
         except (LeaseUnproven, TurnPassed):
             self._journal.ended(delivery.id, delivery.epoch)  # nothing was written after its DOT
             self.hand_back([delivery])

@@ -115,9 +115,8 @@ class Feeder:
         try:
             async with asyncio.timeout(grace_s):
                 await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
-                await asyncio.gather(
-                    *(lane.close_idle(self._clock.monotonic()) for lane in self._lanes.values())
-                )
+                for lane in self._lanes.values():
+                    lane.close_idle(self._clock.monotonic())
         except TimeoutError:
             self.abort()
         try:
@@ -258,10 +257,11 @@ class Feeder:
             for lane in quiet:
                 lane.slots = 0  # a lane that waits after a refusal is kept: it remembers how often
 
-    async def tidy(self) -> None:
+    def tidy(self) -> None:
         """Close connections that idle; once a second."""
         oldest = self._clock.monotonic() - self._config.idle_connection_s
-        await asyncio.gather(*(lane.close_idle(oldest) for lane in list(self._lanes.values())))
+        for lane in list(self._lanes.values()):
+            lane.close_idle(oldest)
 
     def _known_ids(self) -> list[int]:
         known = [delivery.id for delivery in self._back] + self._acknowledger.pending_ids()

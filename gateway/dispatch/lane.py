@@ -1,6 +1,6 @@
 """One lane in one dispatcher: its grants paced, its connections, its deliveries one after the other.
 
-Owns when a delivery leaves and over which connection; `Attempt` does the rest. Everything that cannot leave goes back: late
+Owns when a delivery leaves and how many connections there are; `worker` sends over one of them, `Attempt` does the rest. Everything that cannot leave goes back: late
 ones, those behind a lane that was refused, those of a held broadcast or site, all of them when the dispatcher drains.
 """
 
@@ -12,13 +12,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.clock import Clock
+from gateway.dispatch.pace import LEAD_S, LanePace
+from gateway.dispatch.worker import Begun, Sender, Worker
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import Disposition, Outcome
 from gateway.mta.wire import Session, SessionFailed
-from gateway.throttle.bucket import Pacer
-
-SLACK_S: Final = 0.001
-"""How late a timer may be without the pace paying for it: at 1,000/s the loop's millisecond timers lost a third of the rate."""
 
 PATIENCE_S: Final = 0.005
 """First step of the patience with a lane of which nothing leaves in time."""
@@ -27,7 +25,7 @@ START_ROWS: Final = 20
 """Deliveries a lane may hold before it has shown that it takes them."""
 
 
-class Attempts(Protocol):
+class Attempts(Sender, Protocol):
     """What a lane asks of the dispatcher."""
 
     clock: Clock
@@ -38,10 +36,6 @@ class Attempts(Protocol):
 
     async def connect(self, delivery: Leased) -> Session:
         """Open a session towards the delivery's domain. Raises SessionFailed."""
-        ...
-
-    async def send(self, delivery: Leased, session: Session) -> Disposition | None:
-        """Make one attempt and record its outcome; return it, or None when it was not begun."""
         ...
 
     def refused(self, delivery: Leased | None, lane: LaneRunner, disposition: Disposition) -> None:
@@ -80,9 +74,7 @@ class LaneRunner:
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
         self._idle: list[tuple[Session, float]] = []
         self._workers: set[asyncio.Task[None]] = set()
-        self._pacer: Pacer | None = None
-        self._rate: tuple[float, int] = (0.0, 0)
-        self._turn = asyncio.Lock()
+        self._pace, self._turn = LanePace(host.clock), asyncio.Lock()
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
@@ -103,13 +95,20 @@ class LaneRunner:
 
     @property
     def room(self) -> int:
-        """How many more it may be given."""
-        return self._most - self.held if self._clock.monotonic() >= self.refused_until else 0
+        """How many more it may be given; 0 until that is half of what it may hold, so that turns are few and long."""
+        most = self._most
+        free = most - self.held
+        return free if 2 * free >= most and self._clock.monotonic() >= self.refused_until else 0
 
     @property
     def _most(self) -> int:
-        """What it may hold; after a turn that was too short, what left in it and what was on the wire: the rest would go back again."""
-        return max(1, min(self._limit, self._left + self.slots)) if self._late else self._limit
+        """What it may hold; after a turn that was too short, what left in it and what was on the wire: the rest would go back again.
+
+        A few at its end that were late are jitter: were the turn cut for them, the next, shorter one would be cut the more.
+        """
+        if self._late <= self._left / 4:
+            return self._limit
+        return max(1, min(self._limit, self._left + self.slots))
 
     @property
     def quiet(self) -> bool:
@@ -118,11 +117,8 @@ class LaneRunner:
 
     def take(self, grant: Granted) -> None:
         """Take deliveries with their limits; workers start as slots allow."""
-        if self._pacer is None:
-            self._pacer = Pacer(grant.rate_per_s, grant.burst)
-        elif self._rate != (grant.rate_per_s, grant.burst):
-            self._pacer.set_limits(grant.rate_per_s, grant.burst, self._clock.monotonic())
-        self._rate, self.slots = (grant.rate_per_s, grant.burst), grant.slots
+        self._pace.set_limits(grant.rate_per_s, grant.burst)
+        self.slots = grant.slots
         if grant.deliveries:
             if self._late and not self._left:
                 self._patience_s = min(max(PATIENCE_S, 2 * self._patience_s), self._max_patience_s)
@@ -155,12 +151,13 @@ class LaneRunner:
             self._waiting = deque(delivery for delivery in self._waiting if delivery.id not in gone)
             self._host.hand_back(back)
 
-    async def close_idle(self, older_than: float) -> None:
+    def close_idle(self, older_than: float) -> None:
         """Close connections idle since before `older_than` (monotonic)."""
         stale = [session for session, since in self._idle if since <= older_than or not session.usable]
         if stale:
             self._idle = [(session, since) for session, since in self._idle if session not in stale]
-            await asyncio.gather(*(session.quit() for session in stale))
+            for session in stale:
+                session.quit()
 
     async def finish(self) -> None:
         """Wait until what has been begun is done."""
@@ -185,43 +182,12 @@ class LaneRunner:
             self._staff()  # something came between its last look and its end
 
     async def _work(self) -> None:
-        session: Session | None = None
-        try:
-            while self._waiting:
-                if session is not None and not (
-                    session.usable and session.transactions < self._per_connection
-                ):
-                    await session.quit()
-                    session = None
-                    continue  # another worker may have taken the last one meanwhile
-                if session is None:
-                    session = await self._open()
-                    if session is None:
-                        return
-                delivery = await self._next()
-                if delivery is None:
-                    continue
-                try:
-                    disposition = await self._host.send(delivery, session)
-                finally:
-                    del self._sending[delivery.id]
-                    self._on_progress()
-                if disposition is None:
-                    continue
-                if disposition.scope == "lane":
-                    self._host.refused(None, self, disposition)
-                    self.give_up()
-                else:
-                    self.refusals = 0
-                    self._limit = min(self._limit + 1, self._max_rows)
-        except BaseException:
-            if session is not None:
-                session.abort()
-            raise
-        if session is not None and session.usable:
+        session = await Worker(self, self._host, self._per_connection).run()
+        if session is not None:
             self._idle.append((session, self._clock.monotonic()))
 
-    async def _open(self) -> Session | None:
+    async def open(self) -> Session | None:
+        """Give a session, a new one or one that idles; None where nothing waits any more."""
         while self._idle:
             session, _ = self._idle.pop()
             if session.usable and session.transactions < self._per_connection:
@@ -241,29 +207,80 @@ class LaneRunner:
                     self._host.hopeless(first, failure.disposition)
         return None
 
-    async def _next(self) -> Leased | None:
-        """Wait for the turn of the next delivery, which then counts as sending; None when it went back instead."""
+    async def next(self) -> Begun | None:
+        """Wait until the next delivery may be begun, which then counts as sending; None when it went back instead."""
         async with self._turn:
-            if not self._waiting or self._pacer is None:
+            if not self._waiting:
                 return None
             delivery = self._waiting.popleft()
             now = self._clock.monotonic()
-            at = self._pacer.earliest(delivery.planned_at)
-            if not self._may_leave(delivery, max(at, now)):
+            at = self._pace.earliest(delivery.planned_at)
+            if not self._may_leave(delivery, self._pace.content_at(max(at, now))):
                 self._host.hand_back([delivery])
                 self._on_progress()
                 return None
             self._sending[delivery.id] = delivery
-            while now < at:
-                await self._clock.sleep(at - now)
+            while now < at - LEAD_S:
+                await self._clock.sleep(at - LEAD_S - now)
                 now = self._clock.monotonic()
-            if not self._may_leave(delivery, now):
+            at = max(at, now)
+            if not self._may_leave(delivery, self._pace.content_at(at)):
                 del self._sending[delivery.id]
                 self._host.hand_back([delivery])
                 return None
-            self._pacer.sent(max(at, now - SLACK_S))
-            self._left += 1
-            return delivery
+            return self._begin(delivery, at)
+
+    def next_now(self) -> Begun | None:
+        """The next delivery, if its moment is now. Not an urgent one: it would wait for the end of another."""
+        if not self._waiting or self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
+            return None
+        now = self._clock.monotonic()
+        at = self._pace.earliest(delivery.planned_at)
+        if now < at - LEAD_S:
+            return None
+        at = max(at, now)
+        if self._pace.content_at(at) > delivery.late_at or not self._host.may_leave(delivery):
+            return None
+        self._waiting.popleft()
+        self._sending[delivery.id] = delivery
+        return self._begin(delivery, at)
+
+    def _begin(self, delivery: Leased, at: float) -> Begun:
+        self._pace.begun(delivery.id, at)
+        self._left += 1
+        return Begun(delivery, at)
+
+    def may_go_on(self, begun: Begun) -> bool:
+        """Whether what was opened ahead may have its content: nothing holds it, and it has not expired."""
+        return self._host.may_leave(begun.delivery) and begun.delivery.last_moment > self._clock.monotonic()
+
+    def put_back(self, begun: Begun) -> None:
+        """Take back what was opened ahead and not begun: to the head of the line, or to the queue where that is closed."""
+        delivery = begun.delivery
+        del self._sending[delivery.id]
+        self._pace.ended(delivery.id)
+        if not self._host.may_leave(delivery) or self._clock.monotonic() < self.refused_until:
+            self._host.hand_back([delivery])
+        else:
+            self._waiting.appendleft(delivery)
+
+    async def content_turn(self, begun: Begun) -> None:
+        """Wait until content may leave."""
+        await self._pace.content_turn(begun.delivery.id, begun.at)
+
+    def ended(self, begun: Begun, disposition: Disposition | None) -> None:
+        """Take note of an attempt's end; None: it was not made."""
+        del self._sending[begun.delivery.id]
+        self._pace.ended(begun.delivery.id)
+        self._on_progress()
+        if disposition is None:
+            return
+        if disposition.scope == "lane":
+            self._host.refused(None, self, disposition)
+            self.give_up()
+        else:
+            self.refusals = 0
+            self._limit = min(self._limit + 1, self._max_rows)
 
     def _may_leave(self, delivery: Leased, at: float) -> bool:
         """Whether nothing holds it and `at` is within its turn."""

@@ -197,7 +197,7 @@ class Dispatcher:
                 await self._look_around()
             except STORE_ERRORS:
                 self._watch.forget()
-            await self._feeder.tidy()
+            self._feeder.tidy()
             self._metrics.ack_backlog.set(self._acknowledger.backlog)
             self._metrics.journal_bytes.set(self._journal.size_bytes)
 

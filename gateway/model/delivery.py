@@ -64,7 +64,10 @@ class Leased(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What one claim gave for one lane: its limits, the connection slots, and the deliveries in the order of leaving."""
+    """What one claim gave for one lane: its limits, the connection slots, and the deliveries in the order of leaving.
+
+    `rate_per_s`: the closest that two deliveries may follow each other.
+    """
 
     lane_id: int
     rate_per_s: float

@@ -44,7 +44,6 @@ class Timeouts(msgspec.Struct, frozen=True):
     """How long the receiver may need for the next block of content: `min_transfer_bytes_per_s` × this, or what is left."""
     min_transfer_bytes_per_s: int = 500
     dot_s: float = 600.0
-    quit_s: float = 2.0
 
 
 class Broken(Exception):
@@ -130,14 +129,19 @@ class Channel(asyncio.Protocol):
                 raise self.broken or Broken(ErrorKind.CONNECTION_LOST)
         return self._replies.popleft()
 
-    async def reply_to_message(self, content: bytes, timeouts: Timeouts) -> Reply:
+    async def reply_to_message(
+        self, content: bytes, timeouts: Timeouts, ahead: bytes = b"", ahead_replies: int = 0
+    ) -> Reply:
         """Write content and final dot in one, and return the reply; `early` then says whether it came too soon to be one.
+
+        `ahead`: commands of the next transaction, in the same write; so many replies are owed for them, which are read later.
 
         Raises:
             Broken: there is none, or the receiver took the content too slowly.
         """
         self.early = False
-        self.say(content + b".\r\n", 1, b"[content, %d bytes]\n." % len(content) if self.trace else None)
+        shown = b"[content, %d bytes]\n.\n" % len(content) + ahead if self.trace else None
+        self.say(content + b".\r\n" + ahead, 1 + ahead_replies, shown)
         if self._unsent():
             await self._taken(timeouts)
         return await self.reply(timeouts.dot_s)
@@ -163,6 +167,12 @@ class Channel(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection; nothing that still stands in a buffer is sent."""
         self._fail(Broken(ErrorKind.CONNECTION_LOST, "closed by us"))
+
+    def close(self) -> None:
+        """End the connection once what was written has left; what comes meanwhile is not read."""
+        if self.broken is None:
+            self.broken = Broken(ErrorKind.CONNECTION_LOST, "closed by us")
+        self._transport.close()
 
     async def _taken(self, timeouts: Timeouts) -> None:
         """Wait until the receiver has taken what was written, or has replied; end it when a block takes it too long."""

@@ -4,7 +4,8 @@ Owns the transaction and which reply belongs to which command of which message; 
 caller (journal, lease). Must not know lanes, leases or Postgres. RFC 5321 §3.3, §3.8, §4.5.3.2; RFC 1870; RFC 2920; RFC 6152.
 
 States of a transaction: MAIL, RCPT and DATA are sent (together, with PIPELINING) and their replies read in order; after 354
-the caller's `before_dot` runs, then content and dot leave in one write; from there on no reply means in doubt.
+the caller's `before_dot` runs, then content and dot leave in one write; from there on no reply means in doubt. Where the next
+message is known by then, its MAIL, RCPT and DATA are in that write too.
 
 A receiver that says more or less than it was asked is out of step: what it says then may concern another message. Such a session
 ends, and the message is deferred (in doubt, after the dot) whatever the code was.
@@ -12,9 +13,8 @@ ends, and the message is deferred (in doubt, after the dot) whatever the code wa
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ from gateway.mta.tls import TlsPolicy
 
 __all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
 
+_OPENING_REPLIES: Final = 3
 _ADDRESS_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f<>]")
 
 
@@ -53,6 +54,7 @@ class Session:
             int(limit[:18]) if limit.isascii() and limit.isdigit() else 0
         )  # 0: none (RFC 1870 §4)
         self._must_reset = False
+        self._opened: Mail | None = None  # its MAIL, RCPT and DATA have left, its replies have not been read
         self._spoken = self._heard = False  # in the present transaction: we; the receiver
         self._refusal: Disposition | None = (
             None  # of the present transaction, while replies to its commands are owed
@@ -78,44 +80,84 @@ class Session:
     def trace(self, trace: Trace | None) -> None:
         self._channel.trace = trace
 
-    async def transact(self, mail: Mail, before_dot: Callable[[], None]) -> Disposition:
+    async def transact(
+        self,
+        mail: Mail,
+        before_dot: Callable[[], None],
+        turn: Callable[[], Awaitable[None]] | None = None,
+        ahead: Callable[[], Mail | None] | None = None,
+    ) -> Disposition:
         """Send one message; return what it came to. Never raises for what the server or the network does.
 
-        `before_dot` runs right before content and dot are written; what it raises ends the session unsent and passes on.
+        Args:
+            mail: what to send; after a call whose `ahead` gave one, that one.
+            before_dot: runs right before content and dot are written; what it raises ends the session unsent and passes on.
+            turn: is waited for once the receiver is ready for the content: it says when that may leave.
+            ahead: gives the mail of the next call, if it is known. Its MAIL, RCPT and DATA then leave with this one's dot, and
+                each message costs one round trip (RFC 2920 §3.1: content may be the first of a group of commands). It is asked
+                only where the receiver can be sent its answer.
         """
         self.transactions += 1
         self._spoken = self._heard = self.stale = False
         self._refusal = None
-        if (unfit := self._unfit(mail)) is not None:
+        opened, self._opened = self._opened, None
+        if opened is not None and opened is not mail:
+            self.abort()
+            raise ValueError("another transaction was opened ahead")
+        if opened is None and (unfit := self._unfit(mail)) is not None:
             return unfit
         channel = self._channel
         channel.stage = Stage.MAIL
         try:
-            channel.require_silence()
-            self._spoken = True
-            if self._must_reset:
-                await self._reset()
-            refusal = await (self._open_pipelined(mail) if self._pipelining else self._open_in_steps(mail))
+            self._spoken = opened is not None
+            if opened is None:
+                channel.require_silence()
+                self._spoken = True
+                if self._must_reset:
+                    await self._reset()
+                if self._pipelining:
+                    channel.say(self._opening(mail), _OPENING_REPLIES)
+            refusal = await (
+                self._read_opening(ahead=opened is not None)
+                if self._pipelining
+                else self._open_in_steps(mail)
+            )
             if refusal is not None:
                 return refusal
+            if turn is not None:
+                await turn()
             channel.require_silence()  # else the reply to the dot could be one that was on its way already
+            following = ahead() if ahead is not None and self._pipelining else None
+            if following is not None and self._unfit(following) is None:
+                self._opened = following
             try:
                 before_dot()
             except BaseException:
                 self.abort()
                 raise
             channel.stage = Stage.DOT
-            return self._judge(await channel.reply_to_message(mail.content, self._timeouts))
+            if self._opened is None:
+                reply = await channel.reply_to_message(mail.content, self._timeouts)
+            else:
+                opening = self._opening(self._opened)
+                reply = await channel.reply_to_message(
+                    mail.content, self._timeouts, opening, _OPENING_REPLIES
+                )
+            return self._judge(reply)
         except Broken as broken:
             return self._judge_broken(broken)
 
-    async def quit(self) -> None:
-        """End politely: QUIT, and a moment for the reply; then the connection is closed whatever came."""
-        if self.usable:
-            with contextlib.suppress(Broken):
-                self._channel.say(b"QUIT\r\n")
-                await self._channel.reply(self._timeouts.quit_s)
-        self.abort()
+    def quit(self) -> None:
+        """End politely: QUIT, and the connection is closed behind it.
+
+        The reply is not waited for (RFC 5321 §4.1.1.10 would have it so): it says nothing, and costs a round trip a connection.
+        """
+        try:
+            self._channel.say(b"QUIT\r\n")
+        except Broken:
+            self.abort()
+        else:
+            self._channel.close()
 
     def abort(self) -> None:
         """Drop the connection; nothing that still stands in a buffer is sent."""
@@ -137,6 +179,10 @@ class Session:
         return None
 
     def _opening(self, mail: Mail) -> bytes:
+        """MAIL, RCPT and DATA."""
+        return self._mail_command(mail) + f"RCPT TO:<{mail.recipient}>\r\nDATA\r\n".encode()
+
+    def _mail_command(self, mail: Mail) -> bytes:
         parameters = f" SIZE={len(mail.content)}" if self._says_size else ""
         if not (mail.sender.isascii() and mail.recipient.isascii()):
             parameters += " SMTPUTF8 BODY=8BITMIME"
@@ -155,10 +201,9 @@ class Session:
             raise Broken(ErrorKind.CONNECTION_LOST, f"RSET was answered with {reply.code}")
         self._must_reset = False
 
-    async def _open_pipelined(self, mail: Mail) -> Disposition | None:
-        """MAIL, RCPT and DATA in one write (RFC 2920); a refusal, or None after 354."""
+    async def _read_opening(self, *, ahead: bool) -> Disposition | None:
+        """The replies to MAIL, RCPT and DATA that left in one write (RFC 2920); a refusal, or None after 354."""
         channel, timeouts = self._channel, self._timeouts
-        channel.say(self._opening(mail) + f"RCPT TO:<{mail.recipient}>\r\nDATA\r\n".encode(), 3)
         mail_reply = await channel.reply(timeouts.mail_s)
         self._heard = True
         if mail_reply.code >= 400:
@@ -166,6 +211,9 @@ class Session:
         elif mail_reply.code >= 300:
             return self._out_of_step(mail_reply)
         if mail_reply.code == 421:
+            self.stale = (
+                ahead  # said between two messages: an answer to our MAIL, or a goodbye that had not seen it
+            )
             return self._end_refused()
         channel.stage = Stage.RCPT
         rcpt_reply = await channel.reply(timeouts.rcpt_s)
@@ -194,7 +242,7 @@ class Session:
         """MAIL, RCPT and DATA, each after the reply to the one before; a refusal, or None after 354."""
         channel, timeouts = self._channel, self._timeouts
         for stage, command, timeout_s in (
-            (Stage.MAIL, self._opening(mail), timeouts.mail_s),
+            (Stage.MAIL, self._mail_command(mail), timeouts.mail_s),
             (Stage.RCPT, f"RCPT TO:<{mail.recipient}>\r\n".encode(), timeouts.rcpt_s),
             (Stage.DATA, b"DATA\r\n", timeouts.data_s),
         ):

@@ -20,7 +20,7 @@ from gateway.store.pool import Connection, outages_named
 
 _SQL = load("queue")
 
-TURN_SLACK_S: Final = 0.002
+TURN_SLACK_S: Final = 0.001
 """How much later than its grant's turn a delivery may leave where more waits behind it: what `throttle.bucket.PACE` makes room for."""
 
 TURN_MAX_S: Final = 10.0
@@ -113,9 +113,9 @@ class Queue:
         grants: dict[int, Granted] = {}
         for row in rows:
             (delivery_id, epoch, lane_id, site_id, message_id, broadcast_id, priority, attempts, crashes, doubts, recipient,
-             variables, accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, pace_per_s, burst, slots) = row  # fmt: skip
+             variables, accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, peak_per_s, burst, slots) = row  # fmt: skip
             if (grant := grants.get(lane_id)) is None:
-                grant = grants[lane_id] = Granted(lane_id, pace_per_s, int(burst), slots, [])
+                grant = grants[lane_id] = Granted(lane_id, peak_per_s, int(burst), slots, [])
             if delivery_id is not None:
                 planned_at = self._server_clock.monotonic(max(leave_at, claimed_at))
                 # Where more waits, the tokens after ours are somebody's: what is late gives way to them.

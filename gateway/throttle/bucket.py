@@ -10,9 +10,10 @@ rate with few claims; the grant carries its start `t0`, and delivery i leaves no
     any window of w seconds sees at most rate_per_s * w + burst deliveries leave.
 
 That holds where a delivery is planned. Between there and the receiver lie timers, a processor that is busy, a network: some
-milliseconds, not the same for any two deliveries. So a lane is paced at PACE of its rate, and what comes after its grant's turn
-(`turn_ends`) goes back, since the next grant begins there, in whichever process. Within its turn a late delivery moves those
-behind it: they keep their distance.
+milliseconds, not the same for any two deliveries. So a lane is paced at PACE of its rate on the average; within a grant's turn
+deliveries are planned at PLAN_PACE, which leaves a gap at its end for those that are late; one that is late moves those behind it,
+never closer than PEAK_PACE. What comes after its turn (`turn_ends`) goes back, since the next grant begins there, in whichever
+process.
 
 All times are seconds on one clock (the database's for the lane, the monotonic one once t0 has been moved there).
 """
@@ -24,11 +25,17 @@ from typing import Final
 
 import msgspec
 
-QUANTUM_S: Final = 0.25
+QUANTUM_S: Final = 0.16
 """How far ahead of its tokens a claim may borrow."""
 
-PACE: Final = 0.98
-"""Share of its rate at which a lane is paced: in 0.1 s that makes room for 2 to 3 ms by which two deliveries came closer."""
+PACE: Final = 0.975
+"""Share of its rate at which a lane is paced on the average."""
+
+PLAN_PACE: Final = 0.987
+"""The same within a grant's turn: of 100 ms the last 1.2 ms are kept for what is late."""
+
+PEAK_PACE: Final = 0.992
+"""The closest that two deliveries follow each other: what is late catches up by and by."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -79,11 +86,12 @@ def token_at(t0: float, taken: int, rate_per_s: float, burst: int) -> float:
 
 
 def turn_ends(t0: float, taken: int, rate_per_s: float, burst: int, granted_at: float) -> float:
-    """Return until when deliveries of a grant may leave: its last token's moment, or as long as the bucket's other tokens last.
+    """Return until when deliveries of a grant may leave: its last token's moment, or half the time that a full bucket lasts.
 
-    Up to (burst - 1)/rate_per_s after its plan a delivery takes nothing that the next grant was given.
+    Up to (burst - 1)/rate_per_s after its plan a delivery takes nothing that the next grant was given; half of it, because the
+    next may be used late as well.
     """
-    return max(t0 + (taken - 1) / rate_per_s, granted_at + (burst - 1) / rate_per_s)
+    return max(t0 + (taken - 1) / rate_per_s, granted_at + 0.5 * (burst - 1) / rate_per_s)
 
 
 def rescale(tat: float, now: float, old_rate_per_s: float, new_rate_per_s: float) -> float:

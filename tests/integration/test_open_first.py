@@ -30,7 +30,7 @@ from tests.support.scripted_smtp import (
     scripted,
 )
 
-QUICK = Timeouts(connect_s=0.3, banner_s=0.3, mail_s=2, rcpt_s=2, data_s=2, dot_s=2, quit_s=0.2)
+QUICK = Timeouts(connect_s=0.3, banner_s=0.3, mail_s=2, rcpt_s=2, data_s=2, dot_s=2)
 GOOD: Sequence[Step] = [*OPENING, *TAKEN, b"250 2.0.0 queued\r\n"]
 Serve: TypeAlias = Callable[..., Coroutine[None, None, list[ScriptedServer]]]
 

@@ -20,7 +20,7 @@ from tests.support.scripted_smtp import (
     scripted,
 )
 
-QUICK = Timeouts(connect_s=2, banner_s=2, mail_s=2, rcpt_s=2, data_s=2, dot_s=0.3, quit_s=0.2)
+QUICK = Timeouts(connect_s=2, banner_s=2, mail_s=2, rcpt_s=2, data_s=2, dot_s=0.3)
 MAIL = Mail("b@bounces.example", "ann@there.example", b"Subject: hi\r\n\r\nhello\r\n")
 
 

@@ -13,6 +13,7 @@ from tests.support.scripted_smtp import (
     GREETING,
     OPENING,
     TAKEN,
+    Hold,
     ScriptedServer,
     StartTls,
     Step,
@@ -21,7 +22,7 @@ from tests.support.scripted_smtp import (
 )
 from tests.support.zoo import OK, ONE, STARTTLS_OFFERED, in_steps
 
-TIMEOUTS = Timeouts(connect_s=5, banner_s=5, mail_s=5, rcpt_s=5, data_s=5, dot_s=5, quit_s=0.5)
+TIMEOUTS = Timeouts(connect_s=5, banner_s=5, mail_s=5, rcpt_s=5, data_s=5, dot_s=5)
 CONTENT = b"Subject: hi\r\n\r\n..\r\n..two\r\n"  # 26 octets, 24 without what stuffing added
 
 
@@ -123,13 +124,13 @@ async def test_a_transcript_has_every_line_and_of_the_content_its_size() -> None
             trace=lambda who, line: seen.append(f"{who}: {line.decode()}"),
         )  # fmt: skip
         await session.transact(mail(), go)
-        await session.quit()
+        session.quit()
     assert seen == [
         f"*: connecting to 127.0.0.1 port {server.port}",
         "S: 220 mx.example ESMTP", "C: EHLO out.example", "S: 250-mx.example", "S: 250-STARTTLS", "S: 250 PIPELINING", "C: STARTTLS",
         "S: 220 go", f"C: [{session.tls_version} {session.tls_cipher}]", "C: EHLO out.example", "S: 250-mx.example",
         "S: 250-PIPELINING", "S: 250 8BITMIME", "C: MAIL FROM:<b@bounces.example>", "C: RCPT TO:<ann@there.example>", "C: DATA",
-        "S: 250 ok", "S: 250 ok", "S: 354 go", "C: [content, 26 bytes]", "C: .", "S: 250 2.0.0 ok", "C: QUIT", "S: 221 bye",
+        "S: 250 ok", "S: 250 ok", "S: 354 go", "C: [content, 26 bytes]", "C: .", "S: 250 2.0.0 ok", "C: QUIT",
     ]  # fmt: skip
 
 
@@ -149,3 +150,60 @@ async def test_aiosmtplib_reads_the_same_from_it(opening: tuple[Step, ...]) -> N
         session = await connect(server)
         ours = {"pipelining": session._pipelining, "smtputf8": session._smtputf8, "size": session._says_size}
     assert ours == theirs
+
+
+async def test_a_message_opened_ahead_costs_one_round_trip() -> None:
+    """The second message's commands come with the first one's dot: its 354 is there before it is asked for."""
+    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
+    script = [GREETING, Until(b"EHLO"), EHLO_PIPELINING, *opening, Until(b"first\r\n.\r\n"), Until(b"DATA\r\n"),
+              b"250 taken 1\r\n250 ok\r\n250 ok\r\n354 go\r\n", Until(b"second\r\n.\r\n"), b"250 taken 2\r\n", Hold()]  # fmt: skip
+    first, second = (
+        Mail("b@x.example", "a@y.example", b"S: x\r\n\r\n%s\r\n" % word) for word in (b"first", b"second")
+    )
+    async with scripted(script) as server:
+        session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
+        dispositions = [
+            await session.transact(first, go, ahead=lambda: second),
+            await session.transact(second, go),
+        ]
+        assert [d.text for d in dispositions] == ["taken 1", "taken 2"]
+        assert session.usable
+
+
+async def test_only_the_message_that_was_opened_ahead_may_follow() -> None:
+    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
+    script = [
+        GREETING,
+        Until(b"EHLO"),
+        EHLO_PIPELINING,
+        *opening,
+        Until(b"\r\n.\r\n"),
+        b"250 taken\r\n",
+        Hold(),
+    ]
+    async with scripted(script) as server:
+        session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
+        await session.transact(mail(), go, ahead=lambda: mail())
+        with pytest.raises(ValueError, match="opened ahead"):
+            await session.transact(mail(), go)
+        assert not session.usable
+
+
+async def test_what_a_receiver_cannot_be_sent_is_not_opened_ahead() -> None:
+    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
+    script = [
+        GREETING,
+        Until(b"EHLO"),
+        EHLO_PIPELINING,
+        *opening,
+        Until(b"\r\n.\r\n"),
+        b"250 taken\r\n",
+        Hold(),
+    ]
+    async with scripted(script) as server:
+        session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
+        odd = Mail("b@x.example", "jörg@y.example", b"S: x\r\n\r\nx\r\n")
+        await session.transact(mail(), go, ahead=lambda: odd)
+        assert (await session.transact(odd, go)).outcome is Outcome.BOUNCED
+        assert session.usable
+        assert b"rg@y" not in b"".join(server.heard)

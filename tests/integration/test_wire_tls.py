@@ -27,7 +27,7 @@ from tests.support.scripted_smtp import (
 )
 from tests.support.zoo import OK, ONE, STARTTLS_OFFERED, TWO, in_steps
 
-TIMEOUTS = Timeouts(connect_s=5, banner_s=5, mail_s=2, rcpt_s=2, data_s=2, dot_s=2, quit_s=0.2)
+TIMEOUTS = Timeouts(connect_s=5, banner_s=5, mail_s=2, rcpt_s=2, data_s=2, dot_s=2)
 MAIL = Mail("b@bounces.example", "ann@there.example", b"Subject: hi\r\n\r\nhello\r\n")
 UPGRADED: tuple[Step, ...] = (*STARTTLS_OFFERED, b"220 go\r\n", StartTls(server_context()), Until(b"EHLO"))
 BROKEN_HANDSHAKES: dict[str, list[Step]] = {
@@ -43,7 +43,7 @@ BROKEN_HANDSHAKES: dict[str, list[Step]] = {
 async def connect(
     server: ScriptedServer, tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC, connect_s: float = 5
 ) -> Session:
-    timeouts = Timeouts(connect_s=connect_s, banner_s=5, mail_s=2, rcpt_s=2, data_s=2, dot_s=2, quit_s=0.2)
+    timeouts = Timeouts(connect_s=connect_s, banner_s=5, mail_s=2, rcpt_s=2, data_s=2, dot_s=2)
     return await open_session("127.0.0.1", server.port, "out.example", timeouts, tls=tls)
 
 
@@ -56,7 +56,7 @@ async def test_what_offers_tls_gets_it_though_nobody_vouches_for_its_certificate
     async with scripted([*UPGRADED, EHLO_PIPELINING, *TWO]) as server:
         session = await connect(server, tls)
         came_to = [(await session.transact(MAIL, go)).outcome for _ in range(2)]
-        await session.quit()
+        session.quit()
     assert came_to == [Outcome.DELIVERED] * 2
     assert session.tls_version in ("TLSv1.2", "TLSv1.3")
     assert session.tls_cipher

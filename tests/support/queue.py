@@ -60,7 +60,7 @@ class Row(msgspec.Struct, frozen=True):
     turn_ends: float | None
     claimed_at: float
     more: bool | None
-    pace_per_s: float
+    peak_per_s: float
     burst: float
     slots: int
 

@@ -1,7 +1,7 @@
 -- name: claim
 -- Spend tokens and lease deliveries, in the order of leaving; a row with a null id names a lane without a free slot.
 select id, epoch, lane_id, site_id, message_id, broadcast_id, priority, attempts, crashes, doubts, recipient, variables,
-       accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, pace_per_s, burst, slots
+       accepted_at, expires_at, suppressed, leave_at, turn_ends, claimed_at, more, peak_per_s, burst, slots
   from claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: ready_floor

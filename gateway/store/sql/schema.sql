@@ -168,7 +168,7 @@ begin
     return v_count;
 end $$;
 
-CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer, p_credit integer, p_slots integer, p_busy integer[], p_busy_credit integer[], p_urgent_only boolean, p_since timestamp with time zone, p_lanes integer) RETURNS TABLE(id bigint, epoch integer, lane_id integer, flow_id bigint, site_id integer, message_id bigint, broadcast_id bigint, priority smallint, attempts smallint, crashes smallint, doubts smallint, recipient text, variables text, accepted_at timestamp with time zone, expires_at timestamp with time zone, suppressed boolean, leave_at double precision, turn_ends double precision, claimed_at double precision, more boolean, pace_per_s double precision, burst double precision, slots integer)
+CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer, p_credit integer, p_slots integer, p_busy integer[], p_busy_credit integer[], p_urgent_only boolean, p_since timestamp with time zone, p_lanes integer) RETURNS TABLE(id bigint, epoch integer, lane_id integer, flow_id bigint, site_id integer, message_id bigint, broadcast_id bigint, priority smallint, attempts smallint, crashes smallint, doubts smallint, recipient text, variables text, accepted_at timestamp with time zone, expires_at timestamp with time zone, suppressed boolean, leave_at double precision, turn_ends double precision, claimed_at double precision, more boolean, peak_per_s double precision, burst double precision, slots integer)
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -178,8 +178,10 @@ CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer
     AS $$
 #variable_conflict use_column
 declare
-    quantum_s constant double precision := 0.25;   -- how far ahead a grant may borrow
-    pace constant double precision := 0.98;        -- of its rate a lane is paced at; throttle/bucket.PACE says why
+    quantum_s constant double precision := 0.16;   -- how far ahead a grant may borrow
+    pace constant double precision := 0.975;       -- of its rate a lane is paced at; throttle/bucket says why, of all three
+    plan_pace constant double precision := 0.987;  -- within a turn, what is planned
+    peak_pace constant double precision := 0.992;  -- within a turn, what catches up
     flows_looked_at constant integer := 16;
     v_now timestamptz := clock_timestamp();
     v_held_broadcasts bigint[]; v_held_sites bigint[];
@@ -278,7 +280,7 @@ begin
     ), turns as materialized (
         select g.*, b.more or b.looked_at >= flows_looked_at as more,
                greatest(extract(epoch from g.t0)::double precision + (b.k - 1) / g.rate,
-                        extract(epoch from v_now)::double precision + (g.burst - 1) / g.rate) as turn_ends
+                        extract(epoch from v_now)::double precision + 0.5 * (g.burst - 1) / g.rate) as turn_ends
           from granted g join by_lane b on b.lane = g.lane
     ), lane_update as (
         update lane_state l set
@@ -310,13 +312,13 @@ begin
            t.recipient, t.variables, t.accepted_at, t.expires_at,
            exists (select from suppression s where s.site_id = t.site_id and s.email_key = lower(t.recipient)
                       and (s.scope = 'all' or t.priority = 1)),
-           extract(epoch from g.t0)::double precision + (p.place - g.burst) / g.rate,
-           g.turn_ends, extract(epoch from v_now)::double precision, g.more, g.rate, g.burst, g.slots
+           extract(epoch from g.t0)::double precision + (p.place - g.burst) / g.rate * (pace / plan_pace),
+           g.turn_ends, extract(epoch from v_now)::double precision, g.more, g.rate * (peak_pace / pace), g.burst, g.slots
       from taken t join picked p on p.qid = t.id join turns g on g.lane = p.lane
      order by p.lane, p.place)
     union all
     select null, null, g.lane, null, null, null, null, null, null, null, null, null, null, null, null, null,
-           null, null, extract(epoch from v_now)::double precision, null, g.rate, g.burst, 0
+           null, null, extract(epoch from v_now)::double precision, null, g.rate * (peak_pace / pace), g.burst, 0
       from granted g where g.slots <= 0;
 end $$;
 

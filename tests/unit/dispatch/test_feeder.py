@@ -247,7 +247,7 @@ async def test_slots_of_a_lane_that_went_quiet_are_given_up_once() -> None:
     await desk.round()
     assert desk.queue.all_told("release_slots") == []  # its connection is kept for a while
     await desk.clock.advance(10.0)
-    await desk.feeder.tidy()
+    desk.feeder.tidy()
     await desk.round()
     await desk.round()
     assert desk.queue.all_told("release_slots") == [[1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.dispatch.lane import PATIENCE_S, SLACK_S, START_ROWS, LaneRunner
+from gateway.dispatch.lane import PATIENCE_S, START_ROWS, LaneRunner
+from gateway.dispatch.pace import SLACK_S
 from gateway.model.delivery import Granted, Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from gateway.mta.wire import SessionFailed
@@ -37,7 +38,7 @@ class FakeSession:
     def __init__(self) -> None:
         self.usable, self.transactions, self.ended = True, 0, ""
 
-    async def quit(self) -> None:
+    def quit(self) -> None:
         self.usable, self.ended = False, "quit"
 
     def abort(self) -> None:
@@ -58,6 +59,9 @@ class Host:
         self.connect_fails = False
         self.held: set[int] = set()
         self.takes_s = 0.0
+        self.opens_ahead = False
+        self.opened: list[tuple[int, Any]] = []
+        self.forgotten: list[int] = []
         self.at_once = self.most_at_once = 0
 
     def may_leave(self, delivery: Leased) -> bool:
@@ -69,11 +73,23 @@ class Host:
         self.sessions.append(FakeSession())
         return self.sessions[-1]
 
-    async def send(self, delivery: Leased, session: Any) -> Disposition | None:
+    def forget(self, delivery: Leased) -> None:
+        self.forgotten.append(delivery.id)
+
+    async def send(
+        self,
+        delivery: Leased,
+        session: Any,
+        turn: Callable[[], Awaitable[None]],
+        ahead: Callable[[], Leased | None],
+    ) -> Disposition | None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        self.sent.append((delivery.id, self.clock.monotonic()))
+        await turn()
         session.transactions += 1
+        if self.opens_ahead and (following := ahead()) is not None:
+            self.opened.append((following.id, session))
+        self.sent.append((delivery.id, self.clock.monotonic()))
         await self.clock.sleep(self.takes_s)
         self.at_once -= 1
         return self.answer(delivery)
@@ -93,8 +109,11 @@ class Host:
 
 
 @asynccontextmanager
-async def _lane(*, per_connection: int = 100, max_rows: int = 200) -> AsyncIterator[tuple[LaneRunner, Host]]:
+async def lane_of(
+    *, per_connection: int = 100, max_rows: int = 200, opens_ahead: bool = False
+) -> AsyncIterator[tuple[LaneRunner, Host]]:
     host = Host(FakeClock())
+    host.opens_ahead = opens_ahead
     lane = LaneRunner(
         1, host, max_rows=max_rows, messages_per_connection=per_connection, max_patience_s=0.1, on_progress=lambda: None
     )  # fmt: skip
@@ -103,7 +122,7 @@ async def _lane(*, per_connection: int = 100, max_rows: int = 200) -> AsyncItera
     await lane.finish()
 
 
-def _grant(
+def grant(
     numbers: range, *, rate: float, burst: int = 1, slots: int = 1, start: float = 1_000.0, **fields: Any
 ) -> Granted:
     """As the claim plans them: the burst at once, then one each 1/rate."""
@@ -114,17 +133,17 @@ def _grant(
 
 
 async def test_deliveries_leave_at_their_planned_moments() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(6), rate=10, burst=2))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(6), rate=10, burst=2))
         await host.clock.advance(1.0)
         assert host.leaving_times() == [0.0, 0.0, 0.1, 0.2, 0.3, 0.4]
         assert [number for number, _ in host.sent] == list(range(6))
 
 
 async def test_several_connections_share_one_pace() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 0.35
-        lane.take(_grant(range(8), rate=10, slots=4))
+        lane.take(grant(range(8), rate=10, slots=4))
         await host.clock.advance(2.0)
         assert host.leaving_times() == [round(0.1 * i, 6) for i in range(8)]
         assert host.most_at_once == 4
@@ -132,9 +151,9 @@ async def test_several_connections_share_one_pace() -> None:
 
 async def test_a_stall_is_not_made_up_in_one_heap() -> None:
     """One connection, each delivery takes three times its share: what comes due meanwhile keeps its distance."""
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 0.3
-        lane.take(_grant(range(5), rate=10, late_s=60.0))
+        lane.take(grant(range(5), rate=10, late_s=60.0))
         await host.clock.advance(0.35)
         host.takes_s = 0.0
         await host.clock.advance(5.0)
@@ -144,9 +163,9 @@ async def test_a_stall_is_not_made_up_in_one_heap() -> None:
 
 
 async def test_what_would_leave_too_late_goes_back_untried() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 1.0
-        lane.take(_grant(range(10), rate=10))
+        lane.take(grant(range(10), rate=10))
         await host.clock.advance(20.0)
         assert [number for number, _ in host.sent] == [0, 8]  # 8 was due 0.2 s ago: within the tolerance
         assert host.back == [*range(1, 8), 9]
@@ -155,8 +174,8 @@ async def test_what_would_leave_too_late_goes_back_untried() -> None:
 
 async def test_what_was_slept_over_goes_back_too() -> None:
     """Stopped while a delivery waits for its moment, and going on after its turn."""
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(2), rate=1))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(2), rate=1))
         await host.clock.advance(0.5)
         host.clock.skip(2.0)
         await host.clock.advance(2.0)
@@ -166,38 +185,38 @@ async def test_what_was_slept_over_goes_back_too() -> None:
 
 async def test_patience_grows_while_nothing_leaves_in_time_and_goes_when_something_does() -> None:
     """A process that is 30 ms late each time, and a lane of one delivery a turn."""
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         rounds = 0
         while not host.sent:
             host.clock.skip(0.03)
             lane.take(
-                _grant(range(rounds, rounds + 1), rate=7, start=host.clock.monotonic() - 0.03, late_s=0.003)
+                grant(range(rounds, rounds + 1), rate=7, start=host.clock.monotonic() - 0.03, late_s=0.003)
             )
             await host.clock.advance(1.0)
             rounds += 1
         assert host.back == list(range(rounds - 1))
         assert PATIENCE_S * 2 ** (rounds - 2) >= 0.027 > PATIENCE_S * 2 ** (rounds - 3)
         for number in range(100, 106):  # on time now
-            lane.take(_grant(range(number, number + 1), rate=7, start=host.clock.monotonic(), late_s=0.003))
+            lane.take(grant(range(number, number + 1), rate=7, start=host.clock.monotonic(), late_s=0.003))
             await host.clock.advance(1.0)
-        lane.take(_grant(range(200, 201), rate=7, start=host.clock.monotonic() - 0.01, late_s=0.003))
+        lane.take(grant(range(200, 201), rate=7, start=host.clock.monotonic() - 0.01, late_s=0.003))
         await host.clock.advance(1.0)
         assert host.back[-1] == 200
 
 
 async def test_a_second_grant_goes_on_where_the_first_ended() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(3), rate=10))
-        lane.take(_grant(range(3, 6), rate=10, start=1_000.3))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(3), rate=10))
+        lane.take(grant(range(3, 6), rate=10, start=1_000.3))
         await host.clock.advance(2.0)
         assert host.leaving_times() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 async def test_grants_that_overlap_are_paced_by_what_left() -> None:
     """Two plans for the same moments (a clock difference that was corrected): the rate holds, the wait is bounded."""
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(3), rate=10, late_s=5.0))
-        lane.take(_grant(range(3, 6), rate=10, late_s=5.0))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(3), rate=10, late_s=5.0))
+        lane.take(grant(range(3, 6), rate=10, late_s=5.0))
         await host.clock.advance(2.0)
         times = host.leaving_times()
         assert len(times) == 6
@@ -205,19 +224,19 @@ async def test_grants_that_overlap_are_paced_by_what_left() -> None:
 
 
 async def test_a_new_rate_counts_from_the_next_grant() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(2), rate=10))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(2), rate=10))
         await host.clock.advance(1.0)
-        lane.take(_grant(range(2, 5), rate=2, start=1_001.0))
+        lane.take(grant(range(2, 5), rate=2, start=1_001.0))
         await host.clock.advance(3.0)
         assert host.leaving_times() == [0.0, 0.1, 1.0, 1.5, 2.0]
 
 
 async def test_no_more_workers_than_slots_or_deliveries() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 1.0
-        lane.take(_grant(range(2), rate=1e6, burst=100, slots=5))
-        lane.take(_grant(range(2, 12), rate=1e6, burst=100, slots=5, late_s=60.0))
+        lane.take(grant(range(2), rate=1e6, burst=100, slots=5))
+        lane.take(grant(range(2, 12), rate=1e6, burst=100, slots=5, late_s=60.0))
         await host.clock.advance(10.0)
         assert host.most_at_once == 5
         assert len(host.sessions) == 5
@@ -225,32 +244,32 @@ async def test_no_more_workers_than_slots_or_deliveries() -> None:
 
 
 async def test_a_connection_is_closed_after_its_share_of_messages() -> None:
-    async with _lane(per_connection=3) as (lane, host):
-        lane.take(_grant(range(7), rate=1e6, burst=100))
+    async with lane_of(per_connection=3) as (lane, host):
+        lane.take(grant(range(7), rate=1e6, burst=100))
         await host.clock.advance(1.0)
         assert [session.transactions for session in host.sessions] == [3, 3, 1]
         assert [session.ended for session in host.sessions] == ["quit", "quit", ""]
 
 
 async def test_an_idle_connection_is_used_again_and_closed_when_it_is_old() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(1), rate=1e6))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(1), rate=1e6))
         await host.clock.advance(1.0)
         assert not lane.quiet
-        lane.take(_grant(range(1, 2), rate=1e6, start=1_001.0))
+        lane.take(grant(range(1, 2), rate=1e6, start=1_001.0))
         await host.clock.advance(1.0)
         assert [session.transactions for session in host.sessions] == [2]
-        await lane.close_idle(host.clock.monotonic() - 5.0)
+        lane.close_idle(host.clock.monotonic() - 5.0)
         assert not lane.quiet
-        await lane.close_idle(host.clock.monotonic())
+        lane.close_idle(host.clock.monotonic())
         assert lane.quiet
         assert host.sessions[0].ended == "quit"
 
 
 async def test_a_refusal_of_the_lane_hands_back_what_was_not_begun() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.answer = lambda _: _BUSY
-        lane.take(_grant(range(4), rate=10))
+        lane.take(grant(range(4), rate=10))
         await host.clock.advance(1.0)
         assert [number for number, _ in host.sent] == [0]
         assert host.back == [1, 2, 3]
@@ -261,9 +280,9 @@ async def test_a_refusal_of_the_lane_hands_back_what_was_not_begun() -> None:
 
 
 async def test_who_meets_a_closed_door_carries_the_news_and_the_others_go_back() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.connect_fails = True
-        lane.take(_grant(range(4), rate=1e6, burst=10, slots=1))
+        lane.take(grant(range(4), rate=1e6, burst=10, slots=1))
         await host.clock.advance(1.0)
         assert host.sent == []
         assert host.refusals == [(0, _BUSY)]
@@ -271,8 +290,8 @@ async def test_who_meets_a_closed_door_carries_the_news_and_the_others_go_back()
 
 
 async def test_a_hold_that_comes_while_a_delivery_waits_for_its_moment_stops_it() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(3), rate=1))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(3), rate=1))
         await host.clock.advance(0.5)
         host.held.add(1)
         await host.clock.advance(5.0)
@@ -282,8 +301,8 @@ async def test_a_hold_that_comes_while_a_delivery_waits_for_its_moment_stops_it(
 
 
 async def test_drop_held_takes_out_only_what_is_held() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(1), rate=0.1))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(1), rate=0.1))
         lane.take(Granted(1, 0.1, 1, 1, [leased(8, 1_050.0, site_id=8), leased(9, 1_060.0, site_id=9)]))
         host.held.add(8)
         lane.drop_held()
@@ -292,26 +311,26 @@ async def test_drop_held_takes_out_only_what_is_held() -> None:
 
 
 async def test_room_grows_with_what_was_taken_up_to_the_bound() -> None:
-    async with _lane(max_rows=START_ROWS + 5) as (lane, host):
+    async with lane_of(max_rows=START_ROWS + 5) as (lane, host):
         assert lane.room == START_ROWS
-        lane.take(_grant(range(3), rate=1e6, burst=10))
+        lane.take(grant(range(3), rate=1e6, burst=10))
         assert lane.room == START_ROWS - 3
         await host.clock.advance(1.0)
         assert lane.room == START_ROWS + 3
-        lane.take(_grant(range(3, 13), rate=1e6, burst=10, start=1_001.0))
+        lane.take(grant(range(3, 13), rate=1e6, burst=10, start=1_001.0))
         await host.clock.advance(1.0)
         assert lane.room == START_ROWS + 5
 
 
 async def test_room_falls_to_what_leaves_in_a_turn() -> None:
     """A slow receiver: two connections, each takes 0.2 s a message, and a turn is half a second."""
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 0.2
         given = 0
         for start in (1_000.0, 1_002.0, 1_004.0):
             rows = lane.room
             lane.take(
-                _grant(range(given, given + rows), rate=1e6, burst=10_000, slots=2, start=start, late_s=0.5)
+                grant(range(given, given + rows), rate=1e6, burst=10_000, slots=2, start=start, late_s=0.5)
             )
             given += rows
             await host.clock.advance(2.0)
@@ -322,13 +341,13 @@ async def test_room_falls_to_what_leaves_in_a_turn() -> None:
 
 
 async def test_an_error_that_is_no_outcome_reaches_the_host_and_the_connection_goes() -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
 
         def fail(_: Leased) -> Disposition:
             raise RuntimeError("a bug")
 
         host.answer = fail
-        lane.take(_grant(range(1), rate=10))
+        lane.take(grant(range(1), rate=10))
         await host.clock.advance(1.0)
         assert [str(error) for error in host.errors] == ["a bug"]
         assert host.sessions[0].ended == "abort"
@@ -336,8 +355,8 @@ async def test_an_error_that_is_no_outcome_reaches_the_host_and_the_connection_g
 
 
 async def test_abort_ends_what_waits_for_its_moment() -> None:
-    async with _lane() as (lane, host):
-        lane.take(_grant(range(3), rate=0.01))
+    async with lane_of() as (lane, host):
+        lane.take(grant(range(3), rate=0.01))
         await host.clock.advance(1.0)
         lane.abort()
         async with asyncio.timeout(5):
@@ -349,9 +368,9 @@ async def test_abort_ends_what_waits_for_its_moment() -> None:
 
 @pytest.mark.parametrize("begun", [0, 1])
 async def test_give_up_keeps_what_has_been_begun(begun: int) -> None:
-    async with _lane() as (lane, host):
+    async with lane_of() as (lane, host):
         host.takes_s = 1.0
-        lane.take(_grant(range(3), rate=1e6, burst=10))
+        lane.take(grant(range(3), rate=1e6, burst=10))
         if begun:
             await host.clock.advance(0.1)
         lane.give_up()

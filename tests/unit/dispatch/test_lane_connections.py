@@ -16,13 +16,12 @@ _DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Full:
-    """A session that takes one message and says goodbye slowly."""
+    """A session that takes one message."""
 
     def __init__(self) -> None:
         self.usable, self.transactions = True, 0
 
-    async def quit(self) -> None:
-        await asyncio.sleep(0)
+    def quit(self) -> None:
         self.usable = False
 
     def abort(self) -> None:
@@ -44,7 +43,10 @@ class Host:
     async def connect(self, delivery: Leased) -> Any:
         return Full()
 
-    async def send(self, delivery: Leased, session: Any) -> Disposition | None:
+    def forget(self, delivery: Leased) -> None:
+        raise AssertionError("nothing is opened ahead here")
+
+    async def send(self, delivery: Leased, session: Any, turn: Any, ahead: Any) -> Disposition | None:
         session.transactions += 1
         self.sent.append(delivery.id)
         await asyncio.sleep(0)

@@ -1,0 +1,107 @@
+"""A delivery that is opened behind another on its connection: it goes on, or it goes back."""
+
+from __future__ import annotations
+
+from gateway.model.delivery import Leased
+from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
+from tests.unit.dispatch.test_lane import Host, grant, lane_of
+
+_DOUBT = Disposition(Outcome.IN_DOUBT, BounceClass.CONNECTION, 0, None, "lost")
+_BUSY = Disposition(Outcome.DEFERRED, BounceClass.RATE, 421, None, "too many", Scope.LANE)
+_OK = Disposition(Outcome.DELIVERED, BounceClass.OK, 250, None, "ok")
+
+
+def _ahead(host: Host) -> list[int]:
+    return [number for number, _ in host.opened]
+
+
+async def test_each_delivery_opens_the_next_on_its_connection() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        lane.take(grant(range(5), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert [number for number, _ in host.sent] == [0, 1, 2, 3, 4]
+        assert _ahead(host) == [1, 2, 3, 4]
+        assert len(host.sessions) == 1
+        assert lane.held == 0
+
+
+async def test_nothing_is_opened_before_its_moment() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        lane.take(grant(range(4), rate=10))
+        await host.clock.advance(1.0)
+        assert host.leaving_times() == [0.0, 0.1, 0.2, 0.3]
+        assert _ahead(host) == []
+
+
+async def test_nothing_is_opened_on_a_connection_that_has_carried_its_share() -> None:
+    async with lane_of(opens_ahead=True, per_connection=2) as (lane, host):
+        lane.take(grant(range(4), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert _ahead(host) == [1, 3]
+        assert [session.transactions for session in host.sessions] == [2, 2]
+
+
+async def test_urgent_mail_waits_for_no_other() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        lane.take(grant(range(3), rate=1e6, burst=100, priority=0))
+        await host.clock.advance(1.0)
+        assert _ahead(host) == []
+        assert len(host.sent) == 3
+
+
+async def test_what_was_opened_on_a_connection_that_broke_is_sent_on_another() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+
+        def lost(delivery: Leased) -> Disposition:
+            if delivery.id == 0:
+                host.sessions[0].usable = False
+                return _DOUBT
+            return _OK
+
+        host.answer = lost
+        lane.take(grant(range(3), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert [number for number, _ in host.sent] == [0, 1, 2]
+        assert host.forgotten == [1]
+        assert [session.transactions for session in host.sessions] == [1, 2]
+        assert host.back == []
+
+
+async def test_what_was_opened_and_is_held_meanwhile_goes_back_and_its_connection_ends() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 1.0
+        lane.take(grant(range(2), rate=1e6, burst=100))
+        await host.clock.advance(0.5)
+        assert _ahead(host) == [1]
+        host.held.add(1)
+        await host.clock.advance(5.0)
+        assert [number for number, _ in host.sent] == [0]
+        assert host.back == [1]
+        assert host.forgotten == [1]
+        assert host.sessions[0].ended == "abort"
+        assert lane.held == 0
+
+
+async def test_what_was_opened_goes_back_with_the_others_when_the_lane_is_refused() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+
+        def refuse(_: Leased) -> Disposition:
+            host.sessions[0].usable = False
+            return _BUSY
+
+        host.answer = refuse
+        lane.take(grant(range(4), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert [number for number, _ in host.sent] == [0]
+        assert sorted(host.back) == [1, 2, 3]
+
+
+async def test_what_expired_behind_another_is_not_sent_where_it_was_opened() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 5.0
+        lane.take(grant(range(1), rate=1e6, burst=100))
+        lane.take(grant(range(1, 2), rate=1e6, burst=100, late_s=60.0, last_moment=1_002.0))
+        await host.clock.advance(20.0)
+        assert host.forgotten == [1]
+        assert [number for number, _ in host.sent] == [0, 1], "the dispatcher then says that it has expired"
+        assert host.sessions[0].ended == "abort"
