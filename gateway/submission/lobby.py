@@ -21,7 +21,7 @@ MOST_CONNECTIONS: Final = 1_000
 MOST_CONNECTIONS_PER_PEER: Final = 250
 MOST_HANDSHAKES: Final = 200
 MOST_HANDSHAKES_PER_PEER: Final = 50
-HANDSHAKE_S: Final = 30.0
+HANDSHAKE_S: Final = 30
 MOST_HELD_BYTES: Final = 128 * 1_048_576
 """Of messages under way, over all connections; they are copied some times on their way to the database."""
 
