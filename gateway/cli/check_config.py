@@ -13,7 +13,7 @@ from gateway.app.exits import Exit
 from gateway.cli.common import DEFAULTS, Common, UsageError, print_json, say
 from gateway.config import Config
 from gateway.config.strict_toml import Document, read_toml
-from gateway.dispatch.content import platform_signer
+from gateway.dispatch.signers import platform_signer
 from gateway.errors import ConfigError
 from gateway.feedback.policy import suppresses
 from gateway.model.disposition import Stage
