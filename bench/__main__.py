@@ -41,6 +41,7 @@ BENCHES: Final[dict[str, tuple[str, str, str]]] = {
         "run",
         "reading messages back beside 5,000,000 of them: status, why, lists",
     ),
+    "submission": ("bench.load.submission", "run", "messages accepted a second over SMTP with TLS and AUTH"),
     "peers": ("bench.peers", "run", "CPU a message beside Postfix with OpenDKIM, on the same mails"),
 }
 

@@ -72,6 +72,12 @@ class Event(StrEnum):
     """import_id, rows, errors, duration_s."""
     API_REQUEST = "api.request"
     """method, route (the pattern, not the path), status, duration_s, request_id."""
+    SUBMISSION_REFUSED = "submission.refused"
+    """site_id, reply: a message that came by SMTP and was not taken."""
+    SUBMISSION_FAILED = "submission.failed"
+    """site_id, problem: it could not be taken for a reason of our own."""
+    SIGN_IN_FAILED = "sign_in.failed"
+    """peer, reply: a wrong key over SMTP."""
     LIBRARY = "library"
     """logger, message: a warning of a library that logs by itself."""
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 
-def server_context(name: str) -> ssl.SSLContext:
-    """The context of a server called ``name``, with a new key and a certificate for a day."""
+def pem(name: str) -> bytes:
+    """A new key and a certificate for a day for a server called ``name``, as one text in PEM."""
     key = generate_private_key(SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -32,13 +32,23 @@ def server_context(name: str) -> ssl.SSLContext:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .sign(key, SHA256())
     )
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(
+        Encoding.PEM
+    )
+
+
+def write_pem(folder: Path, name: str) -> str:
+    """Write key and certificate into one file of ``folder``; its path."""
+    path = folder / f"{name}.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(pem(name))
+    return str(path)
+
+
+def server_context(name: str) -> ssl.SSLContext:
+    """The context of a server called ``name``, with a new key and a certificate for a day."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     with tempfile.TemporaryDirectory(prefix="sink-") as folder:  # nobody else may enter it
-        path = Path(folder) / "key.pem"
-        path.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            + certificate.public_bytes(Encoding.PEM)
-        )
-        context.load_cert_chain(path)
+        context.load_cert_chain(write_pem(Path(folder), name))
     return context

@@ -1,25 +1,18 @@
-"""From addresses: a mailbox whose domain is a verified domain of the site.
+"""Mailboxes in bodies: `local@domain`, `Display Name <local@domain>`, or an object of both.
 
-Owns the reading of a From field and the memory of domains just looked up (only verified ones, for 5 seconds: a domain that was
-just verified works at once, and dispatch looks again before it signs). Must not know messages or broadcasts.
+Owns their reading; whether a site may send from the domain is in `submission/senders`. Must not know messages or broadcasts.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import asyncpg
 import msgspec
 
-from gateway.clock import Clock
-from gateway.errors import DomainUnverified, Invalid
+from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.mta.header import check_value, join_mailbox, split_mailbox
-from gateway.store import domains
-from gateway.store.tenancy import as_site
 
-_REMEMBERED_S: Final = 5.0
-_MAX_REMEMBERED: Final = 10_000
 _DISPLAY_LIMIT: Final = 200
 
 
@@ -60,32 +53,3 @@ def read_mailbox(value: str | Mailbox, pointer: str) -> Sender:
     except AddressError as error:
         raise Invalid([(at_address, str(error))]) from error
     return Sender(join_mailbox(name.strip(), parsed.wire), parsed.domain)
-
-
-class Senders:
-    """Knows which domains a site may send from."""
-
-    # Mutable on purpose: a small cache.
-    def __init__(self, pool: asyncpg.Pool, clock: Clock) -> None:
-        self._pool, self._clock = pool, clock
-        self._verified: dict[tuple[int, str], tuple[float, int]] = {}
-
-    async def domain_id(self, site_id: int, domain: str) -> int:
-        """Return the id of a verified domain of the site.
-
-        Raises:
-            DomainUnverified: the site has no such domain, or it is not verified.
-            StoreUnavailable: Postgres does not answer.
-        """
-        now = self._clock.monotonic()
-        known = self._verified.get((site_id, domain))
-        if known is not None and known[0] > now:
-            return known[1]
-        async with as_site(self._pool, site_id) as connection:
-            found = await domains.find_verified(connection, site_id, domain)
-        if found is None:
-            raise DomainUnverified(f"{domain} is no verified domain of this site; nothing is sent from it")
-        if len(self._verified) >= _MAX_REMEMBERED:
-            self._verified.clear()
-        self._verified[site_id, domain] = (now + _REMEMBERED_S, found)
-        return found

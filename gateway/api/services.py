@@ -12,19 +12,19 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from gateway.api.auth import Authenticator
-from gateway.api.senders import Senders
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.mta.keys import load_or_create_master_key
 from gateway.store.intake import Intake, Numbers
 from gateway.store.lane_map import LaneMap
-from gateway.store.pool import open_pool
 from gateway.store.waker import Waker
+from gateway.submission.auth import Authenticator
+from gateway.submission.desk import ROLE, open_desk
+from gateway.submission.senders import Senders
 from gateway.telemetry import Metrics
 from gateway.throttle.shaping import Shaping
 
-ROLE = "gateway_api"
+__all__ = ["ROLE", "Services", "open_services"]
 
 
 class Services(msgspec.Struct):
@@ -65,26 +65,17 @@ async def open_services(
     """
     clock = clock or SystemClock()
     master_key = load_or_create_master_key(config.master_key_path)
-    pool = await open_pool(
-        dsn, role=ROLE, min_size=1, max_size=config.database.api_pool_size, application_name="gateway api"
-    )
-    try:
-        async with Waker(dsn, role=ROLE, clock=clock) as waker:
-            timeout_s = config.database.acquire_timeout_s
-            lanes = LaneMap(pool, shaping.for_domain, clock, acquire_timeout_s=timeout_s)
-            intake = Intake(pool, lanes, waker, clock, acquire_timeout_s=timeout_s)
-            yield Services(
-                config=config,
-                clock=clock,
-                pool=pool,
-                auth=Authenticator(pool, clock),
-                senders=Senders(pool, clock),
-                intake=intake,
-                numbers=intake.numbers,
-                waker=waker,
-                metrics=metrics or Metrics(CollectorRegistry()),
-                master_key=master_key,
-                lanes=lanes,
-            )
-    finally:
-        pool.terminate()
+    async with open_desk(config, dsn, shaping=shaping, clock=clock, application_name="gateway api") as desk:
+        yield Services(
+            config=config,
+            clock=clock,
+            pool=desk.pool,
+            auth=desk.auth,
+            senders=desk.senders,
+            intake=desk.intake,
+            numbers=desk.intake.numbers,
+            waker=desk.waker,
+            metrics=metrics or Metrics(CollectorRegistry()),
+            master_key=master_key,
+            lanes=desk.lanes,
+        )

@@ -20,7 +20,7 @@ from gateway.api.decode import decode
 from gateway.api.endpoint import Access, Call, Endpoint
 from gateway.api.errors import PROBLEM_JSON, TooLarge
 from gateway.api.services import Services
-from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid
+from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid, Unauthorized
 from gateway.store import idempotency
 from gateway.store.sites import Holder
 from gateway.store.tenancy import as_site
@@ -83,7 +83,7 @@ class Handler:
         endpoint = self._endpoint
         holder = None
         if endpoint.access is not Access.PUBLIC:
-            holder = await self._services.auth.authenticate(request.headers.get("authorization"))
+            holder = await self._services.auth.holder(_token(request.headers.get("authorization")))
             _allow(endpoint, holder)
         call = Call(self._services, endpoint, request, holder, request_id)
         if endpoint.own_transaction:
@@ -185,6 +185,14 @@ def digest(request: AnyRequest, body: bytes) -> bytes:
     hashed = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
     hashed.update(body)
     return hashed.digest()
+
+
+def _token(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("expected the header Authorization: Bearer <API key>")
+    return token
 
 
 def _allow(endpoint: Endpoint, holder: Holder) -> None:

@@ -97,12 +97,9 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
     try:
         with claimed(config.data_dir), contextlib.ExitStack() as cleanup:
             load_or_create_master_key(config.master_key_path)
-            for role, section, key in (
-                (Role.API, config.api, "api.port"),
-                (Role.LISTEN, config.listen, "listen.port"),
-            ):
+            for role, host, port, key in _addresses(config):
                 if role in plan.roles:
-                    require_free(section.host, section.port, key)
+                    require_free(host, port, key)
             server = None if config.database.dsn else cleanup.enter_context(own_postgres(config))
             dsn = server.dsn if server else config.database.dsn
             await bring_up(dsn, allowed=server is not None or plan.migrate)
@@ -139,6 +136,20 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             return code
     except asyncio.CancelledError:  # asked to end before it had begun
         return Exit.OK
+
+
+def _addresses(config: Config) -> list[tuple[Role, str, int, str]]:
+    """What each role listens on, and the key that says so."""
+    api, listen, submission = config.api, config.listen, config.submission
+    found = [
+        (Role.API, api.host, api.port, "api.port"),
+        (Role.LISTEN, listen.host, listen.port, "listen.port"),
+    ]
+    if submission.is_on:
+        found.append((Role.LISTEN, submission.host, submission.port, "submission.port"))
+        if submission.tls_port:
+            found.append((Role.LISTEN, submission.host, submission.tls_port, "submission.tls_port"))
+    return found
 
 
 async def _look_back(config: Config, dsn: str) -> None:

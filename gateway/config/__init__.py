@@ -23,6 +23,7 @@ from gateway.config.sections import (
     MxConfig,
     RetryConfig,
     RouteConfig,
+    SubmissionConfig,
     TrackConfig,
 )
 from gateway.config.strict_toml import Document
@@ -41,6 +42,7 @@ __all__ = [
     "MxConfig",
     "RetryConfig",
     "RouteConfig",
+    "SubmissionConfig",
     "TrackConfig",
     "load",
     "load_here",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
-from gateway.config.sections import Config, MailConfig, MxConfig
+from gateway.config.sections import Config, MailConfig, MxConfig, SubmissionConfig
 from gateway.config.strict_toml import KeyPath
 
 Mistake = tuple[KeyPath, str, str]
 """Key, problem, hint."""
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def inconsistencies(config: Config) -> list[Mistake]:
@@ -40,15 +42,48 @@ def inconsistencies(config: Config) -> list[Mistake]:
             found.append((key, f'"{target}" is not host:port', 'for example "127.0.0.1:2525"'))
         if key[-1] != key[-1].lower():
             found.append((key, "not lower case", f'"{key[-1].lower()}"'))
-    return found + _shared_socket(config) + _half_a_platform(config.mail) + _wrong_addresses(config.mx)
+    found += _shared_sockets(config) + _half_a_platform(config.mail) + _wrong_addresses(config.mx)
+    return found + _unsafe_submission(config.submission)
 
 
-def _shared_socket(config: Config) -> list[Mistake]:
-    api, listen = config.api, config.listen
+def _shared_sockets(config: Config) -> list[Mistake]:
+    api, listen, submission = config.api, config.listen, config.submission
+    sockets = [
+        ("API", "api", "port", api.host, api.port),
+        ("listener", "listen", "port", listen.host, listen.port),
+    ]
+    if submission.is_on:
+        sockets.append(("SMTP door", "submission", "port", submission.host, submission.port))
+        if submission.tls_port:
+            sockets.append(("SMTP door", "submission", "tls_port", submission.host, submission.tls_port))
     everywhere = {"0.0.0.0", "::", ""}  # noqa: S104 (compared, not bound)
-    if api.port != listen.port or (api.host != listen.host and not {api.host, listen.host} & everywhere):
-        return []
-    return [(("listen", "port"), f"{listen.port} is the API's port too", "another one than [api] port")]
+    found: list[Mistake] = []
+    for number, (_, section, key, host, port) in enumerate(sockets):
+        for who, other, other_key, other_host, other_port in sockets[:number]:
+            if port == other_port and (host == other_host or {host, other_host} & everywhere):
+                hint = f"another one than [{other}] {other_key}"
+                found.append(((section, key), f"{port} is the {who}'s port too", hint))
+    return found
+
+
+def _unsafe_submission(submission: SubmissionConfig) -> list[Mistake]:
+    """A key that could be read on the way, and half a certificate."""
+    found: list[Mistake] = []
+    if not submission.require_tls and submission.host not in _LOOPBACK:
+        problem = f"keys could be read on the way to {submission.host or 'every address'}"
+        found.append(
+            (("submission", "require_tls"), problem, "false only on loopback (127.0.0.1, ::1, localhost)")
+        )
+    if bool(submission.certificate_file) != bool(submission.key_file):
+        missing = "key_file" if submission.certificate_file else "certificate_file"
+        found.append(
+            (("submission", missing), "a certificate and its key go together", "set both, or neither")
+        )
+    if submission.tls_port and not submission.certificate_file:
+        found.append(
+            (("submission", "tls_port"), "TLS without a certificate", "set submission.certificate_file")
+        )
+    return found
 
 
 def _half_a_platform(mail: MailConfig) -> list[Mistake]:

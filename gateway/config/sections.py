@@ -84,6 +84,23 @@ class ListenConfig(Section, frozen=True):
     port: Port = 8025
 
 
+class SubmissionConfig(Section, frozen=True):
+    """The door for apps that speak SMTP: off without a certificate."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8587
+    tls_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    certificate_file: str = ""
+    key_file: str = ""
+    require_tls: bool = True
+    message_limit_bytes: Annotated[int, Meta(ge=65_536, le=104_857_600)] = 16_777_216
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is such a door."""
+        return bool(self.certificate_file) or not self.require_tls
+
+
 class MailConfig(Section, frozen=True):
     """Our own names in what we send."""
 
@@ -179,6 +196,7 @@ class Config(Section, frozen=True):
     api: ApiConfig = ApiConfig()
     dispatch: DispatchConfig = DispatchConfig()
     listen: ListenConfig = ListenConfig()
+    submission: SubmissionConfig = SubmissionConfig()
     mail: MailConfig = MailConfig()
     track: TrackConfig = TrackConfig()
     keys: KeysConfig = KeysConfig()

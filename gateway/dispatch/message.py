@@ -24,6 +24,7 @@ from gateway.mta.keys import derive_key
 from gateway.mta.list_headers import feedback_id
 from gateway.mta.mime import MailContent, Stencil
 from gateway.mta.own_headers import is_own
+from gateway.mta.raw import RAW, RawStencil, unpack_raw
 from gateway.mta.sign import Signer
 
 _URL_ROOM: Final = 160
@@ -53,7 +54,7 @@ class Message(msgspec.Struct, frozen=True):
     """What all deliveries of one message share. `stencil` is None where each recipient's text is rendered whole."""
 
     content: MailContent
-    stencil: Stencil | None
+    stencil: Stencil | RawStencil | None
     template: Template | None
     boundary: str
     signers: tuple[Signer, ...]
@@ -98,6 +99,8 @@ class Compiler:
             raise Unsendable("its sending domain is not verified", for_good=False)
         signers = self._signers.of(row)
         marketing = row["stream"] == Stream.MARKETING
+        if row["template"] == RAW:
+            return self._raw(row, signers, marketing=marketing)
         plans = None
         html, text = row["html"], row["text"]
         if marketing and self._names.track_base:
@@ -137,6 +140,25 @@ class Compiler:
             size_bytes=_size_bytes(content, row), plans=plans, tracked=tracked,
         )  # fmt: skip
 
+    def _raw(self, row: Mapping[str, Any], signers: tuple[Signer, ...], *, marketing: bool) -> Message:
+        """A message that came whole over SMTP: nothing is rendered, nothing tracked."""
+        try:
+            whole = unpack_raw(row["attachments"])
+            stencil = RawStencil(
+                whole, headers=[self._feedback_id(row)], fields=_MARKETING_FIELDS if marketing else _FIELDS
+            )
+        except Invalid as error:
+            raise Unsendable(str(error), for_good=True) from error
+        return Message(
+            content=MailContent(sender=row["sender"], subject=row["subject"]), stencil=stencil, template=None, boundary="",
+            signers=signers, marketing=marketing, size_bytes=2_000 + 2 * len(whole), plans=None, tracked=None,
+        )  # fmt: skip
+
+    def _feedback_id(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        return feedback_id(
+            row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id
+        )
+
     def _content(self, row: Mapping[str, Any], *, marketing: bool) -> MailContent:
         """All but text and HTML."""
         headers = msgspec.json.decode(row["headers"] or "{}", type=dict[str, str])
@@ -146,7 +168,7 @@ class Compiler:
             reply_to=row["reply_to"],
             # One that was accepted before its name became ours is left out: what is accepted leaves.
             headers=tuple((name, value) for name, value in headers.items() if not is_own(name)),
-            own=(feedback_id(row["broadcast_id"] or 0, row["site_id"], Stream(row["stream"]), self._names.sender_id),),
+            own=(self._feedback_id(row),),
             fields=_MARKETING_FIELDS if marketing else _FIELDS,
             attachments=unpack_attachments(row["attachments"]),
         )  # fmt: skip

@@ -114,24 +114,34 @@ class Reception:
 
 
 class Visit(SMTP):
-    """One connection: admitted, guarded byte by byte, and over after `SESSION_S` at the latest."""
+    """One connection: admitted, guarded byte by byte, and over after `session_s` at the latest."""
 
     def __init__(
-        self, reception: Reception, doorkeeper: Doorkeeper, visits: set[Visit], hostname: str
+        self,
+        reception: object,
+        doorkeeper: Doorkeeper,
+        visits: set[Visit],
+        hostname: str,
+        *,
+        guard: LineGuard | None = None,
+        session_s: float = SESSION_S,
+        **options: Any,
     ) -> None:
+        """`reception` has aiosmtpd's hooks; `options` are aiosmtpd's, where another door needs others."""
+        settings: dict[str, Any] = {
+            "data_size_limit": MESSAGE_BYTES,
+            "enable_SMTPUTF8": True,
+            "timeout": IDLE_S,
+            "command_call_limit": MOST_OF_ONE_COMMAND,
+            **options,
+        }
         super().__init__(
-            reception,
-            data_size_limit=MESSAGE_BYTES,
-            enable_SMTPUTF8=True,
-            hostname=hostname,
-            ident="ESMTP",
-            timeout=IDLE_S,
-            command_call_limit=MOST_OF_ONE_COMMAND,
-            loop=asyncio.get_running_loop(),
+            reception, hostname=hostname, ident="ESMTP", loop=asyncio.get_running_loop(), **settings
         )
         self._doorkeeper = doorkeeper
         self._visits = visits
-        self._guard = LineGuard()
+        self._guard = guard or LineGuard()
+        self._session_s = session_s
         self._peer: str | None = None  # None: not admitted, or gone
         self._line: asyncio.Transport | None = None
         self._end: asyncio.TimerHandle | None = None
@@ -146,12 +156,17 @@ class Visit(SMTP):
             return
         self._peer = peer
         self._visits.add(self)
-        self._end = self.loop.call_later(SESSION_S, self.hang_up, b"421 4.4.2 session took too long")
+        self._end = self.loop.call_later(self._session_s, self.hang_up, b"421 4.4.2 session took too long")
         super().connection_made(transport)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was admitted and nobody has hung up."""
+        return self._peer is not None and self._line is not None and not self._line.is_closing()
 
     def data_received(self, data: bytes) -> None:
         """Check before anything is buffered."""
-        if self._peer is None or self._line is None or self._line.is_closing():
+        if not self.is_open:
             return
         if problem := self._guard.check(data):
             self.hang_up(problem)

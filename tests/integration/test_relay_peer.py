@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import dkim
@@ -17,6 +15,7 @@ from bench.load.postfix import PACKAGES, Programs, find_programs, relay
 from bench.load.postfix_config import Signing, main_cf, master_cf
 from bench.stage import FROM_DOMAIN, until
 from gateway.mta.keys import generate_rsa_key, public_key_txt
+from tests.support.overheard import overheard
 from tests.support.peers import require
 from tests.support.sink import SinkServer
 
@@ -34,29 +33,6 @@ def programs() -> Programs:
     if os.geteuid() != 0:
         pytest.skip("Postfix's master starts as root alone")
     return find_programs()
-
-
-@asynccontextmanager
-async def overheard(port: int) -> AsyncIterator[tuple[int, list[bytearray]]]:
-    """A way to a port that keeps what the client said; its own port, and that by connection."""
-    heard: list[bytearray] = []
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keep: bytearray) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                keep += data
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said = bytearray()
-        heard.append(said)
-        back, on = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, on, said), pump(back, writer, bytearray()))
-
-    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], heard
 
 
 async def test_every_mail_arrives_once_with_a_signature_that_verifies(

@@ -1,4 +1,4 @@
-"""The SMTP listener's process."""
+"""The process of what comes in by SMTP: the listener for what comes back, and, where it is on, the submission door."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from gateway.app.brief import Brief
 from gateway.app.exits import Exit
 from gateway.app.tuning import Tunings
 from gateway.feedback.listener import serve_listener
+from gateway.submission.door import serve_submission
 
 
-async def start(brief: Brief, _tunings: Tunings, stop: asyncio.Event) -> Exit:
-    """Listen until `stop`; none of its keys changes without a restart."""
-    await serve_listener(brief.tuning.config, stop=stop)
+async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
+    """Listen until `stop`; changed throttles hold for lanes that submission makes from then on."""
+    config, shaping = brief.tuning.config, brief.tuning.shaping
+    doors = [serve_listener(config, stop=stop)]
+    if config.submission.is_on:
+        doors.append(serve_submission(config, brief.dsn, shaping=shaping, stop=stop, follow=tunings.retunes))
+    await asyncio.gather(*doors)
     return Exit.OK

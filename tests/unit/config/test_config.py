@@ -77,6 +77,9 @@ def test_every_key_stands_in_the_shipped_file_under_a_comment() -> None:
         ("[dispatch]\nlease_s = 1\nheartbeat_s = 0.5", 3, "dispatch.heartbeat_s", "two lost heartbeats"),
         ("[api]\nport = \n", 2, "", "not TOML"),
         ("[api]\nport = 1\n[api]\n", None, "", "not TOML"),
+        ('[submission]\nhost = "0.0.0.0"\nrequire_tls = false', 3, "submission.require_tls", "false only on loopback"),
+        ('[submission]\ncertificate_file = "c.pem"', None, "submission.key_file", "set both"),
+        ("[submission]\ntls_port = 465", 2, "submission.tls_port", "TLS without a certificate"),
         ('[api]\nhost = "open', 2, "", "not TOML"),
     ],
 )  # fmt: skip

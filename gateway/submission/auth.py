@@ -1,6 +1,6 @@
-"""Who asks: `Authorization: Bearer <key>` → the key's holder.
+"""Who asks: the text of a key → its holder.
 
-Owns the memory of keys just seen. Must not know routes. A key is looked up by its prefix and compared as a hash in constant
+Owns the memory of keys just seen. Must not know the doors at which they are shown (HTTP, SMTP). A key is looked up by its prefix and compared as a hash in constant
 time (`store/sites`); what was found is remembered for 2 seconds, so that a revoked key, or a suspended site, is refused within
 that time by every process, and at once by the one that revoked it. Its last use is written at most once a minute.
 """
@@ -17,6 +17,9 @@ from gateway.errors import StoreUnavailable, Unauthorized
 from gateway.store import sites
 from gateway.store.sites import Holder
 
+TOKEN_LIMIT: Final = 200
+"""Characters; a key has 48."""
+
 _REMEMBERED_S: Final = 2.0
 _TOUCH_S: Final = 60.0
 _MAX_REMEMBERED: Final = 10_000
@@ -32,17 +35,15 @@ class Authenticator:
         self._touched: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def authenticate(self, authorization: str | None) -> Holder:
-        """Return whom a request's Authorization header speaks for.
+    async def holder(self, token: str) -> Holder:
+        """Return whom a key speaks for.
 
         Raises:
-            Unauthorized: there is none, or it holds no key that is known and not revoked.
+            Unauthorized: no key that is known and not revoked.
             StoreUnavailable: Postgres does not answer.
         """
-        scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > 200:
-            raise Unauthorized("expected the header Authorization: Bearer <API key>")
+        if len(token) > TOKEN_LIMIT:
+            raise Unauthorized("this is no API key")
         digest = sites.digest_of(token)
         now = self._clock.monotonic()
         known = self._seen.get(digest)

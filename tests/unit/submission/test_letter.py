@@ -1,0 +1,118 @@
+"""What an app may put into a message's header, what is taken out, and when two messages are the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import GatewayError, Invalid
+from gateway.model.stream import Stream
+from gateway.submission.letter import once_key, read_from, read_letter, shown
+
+PLAIN = b"From: Ann <ann@a.example>\r\nTo: b@b.example\r\nSubject: hello\r\nMessage-ID: <1@a.example>\r\n\r\nHi.\r\n"
+
+
+def letter(*fields: bytes, body: bytes = b"Hi.\r\n") -> bytes:
+    return b"\r\n".join([b"From: ann@a.example", *fields, b"", body])
+
+
+def test_an_ordinary_message_is_kept_as_it_came() -> None:
+    found = read_letter(PLAIN)
+    assert found.content == PLAIN
+    assert (found.sender, found.domain, found.subject) == ("Ann <ann@a.example>", "a.example", "hello")
+    assert (found.message_id, found.stream, found.expires_in_s) == ("<1@a.example>", Stream.TRANSACTIONAL, 0)
+
+
+def test_what_is_ours_or_nobodys_is_taken_out_with_its_folds() -> None:
+    found = read_letter(
+        letter(b"bcc: secret@s.example,", b" other@s.example", b"Return-Path: <x@y.example>", b"Feedback-ID: a:b:c:d",
+               b"X-Gateway-Delivery: 7", b"X-Gateway-Stream: marketing", b"List-Unsubscribe: <https://a.example/u>",
+               b"List-Unsubscribe-Post: List-Unsubscribe=One-Click", b"Received: by a", b"DKIM-Signature: v=1")
+    )  # fmt: skip
+    assert found.content == letter(b"Received: by a", b"DKIM-Signature: v=1")
+    assert found.stream is Stream.MARKETING
+
+
+def test_the_apps_own_way_to_unsubscribe_stays_in_transactional_mail() -> None:
+    kept = letter(b"List-Unsubscribe: <https://a.example/u>")
+    assert read_letter(kept).content == kept
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (b"Subject: x\r\n\r\nHi.\r\n", "no From"),
+        (b"\r\nHi.\r\n", "no From"),
+        (letter(b"From: b@a.example"), "from stands there 2 times"),
+        (letter(b"Subject: a", b"subject: b"), "subject stands there 2 times"),
+        (letter(b"no field"), "line 2 of the header is no field"),
+        (letter(b"Bad Name: x"), "line 2"),
+        (b" folded: first\r\nFrom: a@a.example\r\n\r\n", "line 1"),
+        (letter(b"X: a", b" \t"), "white space alone"),
+        (letter("Subject: Größe".encode()), "subject: octets beyond ASCII"),
+        (letter(b"Subject: =?utf-8?q?a=0D=0ABcc:_x?="), "subject: line end"),
+        (letter(b"Subject: a\x07b"), "control character U+0007"),
+        (letter(b"X-Gateway-Stream: urgent"), "transactional or marketing"),
+        (letter(b"X-Gateway-Tag: a"), "x-gateway-tag is not known"),
+        (letter(b"X-Gateway-Expires-In: 5"), "from 60 to"),
+        (letter(b"X-Gateway-Expires-In: soon"), "from 60 to"),
+        (letter(*[b"Received: by a"] * 101), "a loop"),
+        (letter(*[b"X: a"] * 501), "header fields"),
+        (letter(*[b"X: " + b"a" * 900] * 150), "octets; at most 131072"),
+        (letter(body=b"x" * 999 + b"\r\n"), "line 3 has more than 998"),
+        (b"From: a@a.example, b@b.example\r\n\r\n", "From: "),
+        (b"From: a@evil.example, B <b@a.example>\r\n\r\n", "one mailbox"),
+        (b"From: <a@evil.example> <b@a.example>\r\n\r\n", "one mailbox"),
+        (b"From: group: a@a.example;\r\n\r\n", "From: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sent_is_refused_with_its_place(message: bytes, says: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read_letter(message)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "sender", "domain"),
+    [
+        ("a@A.Example", "a@a.example", "a.example"),
+        ("<a@a.example>", "a@a.example", "a.example"),
+        ("Dr. A <a@a.example>", "Dr. A <a@a.example>", "a.example"),
+        ('"A, B: C" <a@a.example>', "A, B: C <a@a.example>", "a.example"),
+        ("=?utf-8?q?Gr=C3=B6=C3=9Fe?= <a@a.example>", "Größe <a@a.example>", "a.example"),
+        ("=?nonsense?q?a?= <a@a.example>", "=?nonsense?q?a?= <a@a.example>", "a.example"),
+    ],
+)
+def test_from_is_read_for_people_and_for_its_domain(value: str, sender: str, domain: str) -> None:
+    assert read_from(value) == (sender, domain)
+
+
+@given(st.text(max_size=60))
+def test_a_header_value_for_people_is_printable_whatever_it_was(value: str) -> None:
+    assert shown(value).isprintable()
+
+
+@given(st.binary(max_size=300))
+def test_no_octets_do_more_than_be_refused(content: bytes) -> None:
+    try:
+        found = read_letter(content.replace(b"\r", b"").replace(b"\n", b"\r\n"))
+    except GatewayError:
+        return
+    assert found.domain
+
+
+def test_a_message_is_the_same_when_only_its_trace_differs() -> None:
+    first = read_letter(b"Received: by a; today\r\n" + PLAIN)
+    again = read_letter(b"Received: by b; tomorrow\r\nDKIM-Signature: v=1; t=2\r\n" + PLAIN)
+    assert first.digest == again.digest
+    assert first.digest != read_letter(PLAIN.replace(b"Hi.", b"Ho.")).digest
+    assert first.digest != read_letter(b"X-Gateway-Stream: marketing\r\n" + PLAIN).digest
+
+
+def test_recipients_belong_to_the_key_and_their_order_does_not() -> None:
+    assert once_key("<1@a>", ["a@a.example", "b@b.example"]) == once_key(
+        "<1@a>", ["b@b.example", "a@a.example"]
+    )
+    assert once_key("<1@a>", ["a@a.example"]) != once_key("<1@a>", ["b@b.example"])
+    assert once_key("<1@a>", ["a@a.example"]) != once_key("<2@a>", ["a@a.example"])
