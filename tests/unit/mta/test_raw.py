@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Invalid
+from gateway.mta.attachment import Attachment, pack_attachments
 from gateway.mta.canonical import signed_form
 from gateway.mta.keys import generate_rsa_key, public_key_txt
-from gateway.mta.mime import Attachment, pack_attachments
 from gateway.mta.raw import RawStencil, join_fields, pack_raw, read_fields, unpack_raw
 from gateway.mta.sign import Signer
 
