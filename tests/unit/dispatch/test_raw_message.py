@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.config import Config
-from gateway.dispatch.content import Contents, Unsendable, names_of
+from gateway.dispatch.content import Contents
+from gateway.dispatch.message import Unsendable, names_of
 from gateway.model.delivery import Leased
 from gateway.mta.keys import generate_rsa_key, seal
 from gateway.mta.raw import RAW, pack_raw
