@@ -36,6 +36,8 @@ POLL_MAX_S: Final = 0.05
 NO_SLOT_WAIT_S: Final = 0.2
 URGENT_EVERY_S: Final = 0.01
 """How often urgent mail is asked for while there is no room for other mail: every delivery that ends wakes the loop."""
+OPENED_S: Final = 5.0
+"""How long a delivery waits, opened, for the end of the one before it; then another connection takes it."""
 SUSPECT_ALONE_S: Final = 30.0
 """A suspect that has not ended after this long (a slow receiver) did not crash us while it was made."""
 
@@ -114,7 +116,7 @@ class Feeder:
         """Hand back what was not begun, let the rest finish within the grace time, then drop the connections."""
         attempts.draining = True
         for lane in self._lanes.values():
-            lane.give_up()
+            lane.drain()
         for _, suspect in self._suspects:
             self._back.append(suspect)
         self._suspects.clear()
@@ -268,10 +270,11 @@ class Feeder:
                 lane.slots = 0  # a lane that waits after a refusal is kept: it remembers how often
 
     def tidy(self) -> None:
-        """Close connections that idle; once a second."""
+        """Close connections that idle, and let nothing wait long behind a slow reply; once a second."""
         now = self._clock.monotonic()
         for lane in list(self._lanes.values()):
             lane.close_idle(now - lane.idle_s)
+            lane.let_go_of_late(now - OPENED_S)
 
     def _known_ids(self) -> list[int]:
         known = [delivery.id for delivery in self._back] + self._acknowledger.pending_ids()

@@ -76,7 +76,7 @@ class LaneRunner:
         self._waiting: deque[Leased] = deque()
         self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
         self._idle: list[tuple[Session, float]] = []
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: dict[asyncio.Task[None], Worker] = {}
         self._pace, self._turn = LanePace(host.clock), asyncio.Lock()
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
@@ -140,9 +140,10 @@ class LaneRunner:
     def _staff(self) -> None:
         # A worker with a delivery in its hands may wait ten minutes for a reply: the others do not wait with it.
         while len(self._workers) < min(self.slots, len(self._waiting) + len(self._sending)):
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._ended)
+            worker = Worker(self, self._host, lambda: self._per_connection)
+            task = asyncio.create_task(self._work(worker))
+            self._workers[task] = worker
+            task.add_done_callback(self._ended)
 
     def give_up(self) -> None:
         """Hand back everything that has not been begun."""
@@ -151,8 +152,23 @@ class LaneRunner:
             self._waiting.clear()
             self._host.hand_back(back)
 
+    def drain(self) -> None:
+        """Hand back everything of which no content has left, also what was opened ahead."""
+        self._let_go(lambda _: True)
+        self.give_up()
+
+    def let_go_of_late(self, begun_before: float) -> None:
+        """Take back what was opened ahead before this moment (monotonic): others need not wait with it for a slow reply."""
+        self._let_go(lambda begun: begun.begun_at < begun_before)
+
+    def _let_go(self, whether: Callable[[Begun], bool]) -> None:
+        for worker in list(self._workers.values()):
+            worker.let_go(whether)
+        self._staff()
+
     def drop_held(self) -> None:
         """Hand back what may not leave any more (a hold came)."""
+        self._let_go(lambda begun: not self._host.may_leave(begun.delivery))
         back = [delivery for delivery in self._waiting if not self._host.may_leave(delivery)]
         if back:
             gone = {delivery.id for delivery in back}
@@ -181,7 +197,7 @@ class LaneRunner:
         self._idle = []
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
+        del self._workers[worker]
         if worker.cancelled():
             return  # aborted: what waits is not begun any more
         if (error := worker.exception()) is not None:
@@ -189,8 +205,8 @@ class LaneRunner:
         elif self._waiting:
             self._staff()  # something came between its last look and its end
 
-    async def _work(self) -> None:
-        session = await Worker(self, self._host, lambda: self._per_connection).run()
+    async def _work(self, worker: Worker) -> None:
+        session = await worker.run()
         if session is not None:
             self._idle.append((session, self._clock.monotonic()))
 
@@ -260,7 +276,7 @@ class LaneRunner:
     def _begin(self, delivery: Leased, at: float) -> Begun:
         self._pace.begun(delivery.id, at)
         self._left += 1
-        return Begun(delivery, at)
+        return Begun(delivery, at, self._clock.monotonic())
 
     def may_go_on(self, begun: Begun) -> bool:
         """Whether what was opened ahead may have its content: nothing holds it, and it has not expired."""

@@ -1,8 +1,9 @@
 """One connection of a lane: its deliveries one after the other, the next one opened behind the one before.
 
 Owns the session and what is under way on it. While content leaves, the lane is asked for the delivery that is next; its MAIL, RCPT
-and DATA go in the same write, and a message costs one round trip. Such a delivery is this connection's: where that ends first, or
-a hold comes, it goes back, for nothing of its content has left. Must not know when a delivery's moment is (`lane`, `pace`).
+and DATA go in the same write, and a message costs one round trip. Such a delivery is this connection's as long as the one before it
+comes to its end soon; where it does not, the connection ends first or a hold comes, it goes back, for nothing of its content has
+left. Must not know when a delivery's moment is (`lane`, `pace`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from gateway.mta.wire import Session
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A delivery whose moment has come; `at`: when its content may leave (monotonic)."""
+    """A delivery whose moment has come.
+
+    `at`: when its content may leave; `begun_at`: when it was begun (both monotonic).
+    """
 
     delivery: Leased
     at: float
+    begun_at: float
 
 
 class Line(Protocol):
@@ -92,6 +97,7 @@ class Worker:
         self._lane, self._sender, self._per_connection = lane, sender, messages_per_connection
         self._session: Session | None = None
         self._following: Begun | None = None  # opened ahead
+        self._let_go = False  # of what was opened ahead: the session's open transaction is nobody's
 
     async def run(self) -> Session | None:
         """Work until nothing waits; the session, where it may be used again."""
@@ -104,11 +110,26 @@ class Worker:
                 self._session.abort()
             self._drop_following()
             raise
-        return self._session if self._fit() else None
+        if self._fit():
+            return self._session
+        if self._session is not None:
+            self._session.quit()
+        return None
+
+    def let_go(self, whether: Callable[[Begun], bool]) -> None:
+        """Give back what was opened ahead, if `whether` says so, though the one before it has not ended; the connection then ends with it."""
+        if self._following is not None and whether(self._following):
+            self._let_go = True
+            self._drop_following()
 
     def _fit(self) -> bool:
         session = self._session
-        return session is not None and session.usable and session.transactions < self._per_connection()
+        return (
+            session is not None
+            and session.usable
+            and not self._let_go
+            and session.transactions < self._per_connection()
+        )
 
     async def _next(self) -> Begun | None:
         """What is to be sent now, with a session to send it on; None: ask again, while something waits."""
@@ -124,7 +145,7 @@ class Worker:
             return None
         if self._session is not None and not self._fit():
             self._session.quit()
-            self._session = None
+            self._session, self._let_go = None, False
         if self._session is None:
             self._session = await self._lane.open()
             if self._session is None:

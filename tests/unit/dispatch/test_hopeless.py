@@ -48,7 +48,7 @@ class Bench:
         config = Config()
         make: Any = AttemptMaker
         self.attempts: AttemptMaker = make(
-            config=config, clock=self.clock, lease=self.lease, stalls=Stalls(self.clock), journal=self.journal, contents=None,
+            config=config, own_name="gw.test", clock=self.clock, lease=self.lease, stalls=Stalls(self.clock), journal=self.journal, contents=None,
             acknowledger=self.told, policies=Policies(config.retry, config.doubt), judge=classify, resolver=None, queue=None, pool=None,
             metrics=Metrics(CollectorRegistry()), traces=Traces(1, self.clock), hand_back=self.back.extend, failed=lambda _: None, own_name="here.example",
         )  # fmt: skip

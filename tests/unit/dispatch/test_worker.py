@@ -105,3 +105,52 @@ async def test_what_expired_behind_another_is_not_sent_where_it_was_opened() -> 
         assert host.forgotten == [1]
         assert [number for number, _ in host.sent] == [0, 1], "the dispatcher then says that it has expired"
         assert host.sessions[0].ended == "abort"
+
+
+async def test_nothing_waits_long_behind_a_slow_reply() -> None:
+    """The other connection takes it; the slow one ends with its message, for its open transaction is nobody's."""
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 60.0
+        lane.take(grant(range(2), rate=1e6, burst=100, slots=2, late_s=300.0))
+        await host.clock.advance(1.0)
+        if _ahead(host):
+            host.takes_s = 0.0
+            lane.let_go_of_late(host.clock.monotonic() - 0.5)
+            await host.clock.advance(1.0)
+        assert [number for number, _ in host.sent] == [0, 1]
+        await host.clock.advance(100.0)
+        assert host.forgotten == [1]
+        assert host.sessions[0].ended == "quit"
+        assert lane.held == 0
+
+
+async def test_what_was_opened_a_moment_ago_stays() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 3.0
+        lane.take(grant(range(2), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        lane.let_go_of_late(host.clock.monotonic() - 5.0)
+        await host.clock.advance(10.0)
+        assert host.forgotten == []
+        assert [number for number, _ in host.sent] == [0, 1]
+
+
+async def test_drained_what_was_opened_goes_back_at_once() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 60.0
+        lane.take(grant(range(3), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        host.held.add(1)  # as when the dispatcher drains: nothing may leave any more
+        lane.drain()
+        assert sorted(host.back) == [1, 2]
+        await host.clock.advance(100.0)
+        assert [number for number, _ in host.sent] == [0]
+        assert lane.held == 0
+
+
+async def test_a_connection_that_has_carried_its_share_is_closed_though_nothing_waits() -> None:
+    async with lane_of(per_connection=2) as (lane, host):
+        lane.take(grant(range(2), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert [session.ended for session in host.sessions] == ["quit"]
+        assert lane.quiet
