@@ -50,7 +50,7 @@ class Bench:
         self.attempts: AttemptMaker = make(
             config=config, own_name="gw.test", clock=self.clock, lease=self.lease, stalls=Stalls(self.clock), journal=self.journal, contents=None,
             acknowledger=self.told, policies=Policies(config.retry, config.doubt), judge=classify, resolver=None, queue=None, pool=None,
-            metrics=Metrics(CollectorRegistry()), traces=Traces(1, self.clock), hand_back=self.back.extend, failed=lambda _: None, own_name="here.example",
+            metrics=Metrics(CollectorRegistry()), traces=Traces(1, self.clock), hand_back=self.back.extend, failed=lambda _: None,
         )  # fmt: skip
 
     def judge(self, delivery: Leased) -> tuple[list[DeliveryState], list[int]]:
