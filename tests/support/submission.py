@@ -54,7 +54,8 @@ async def submission(dsn: str, folder: Path, *, tls: bool = True, **keys: object
     async with open_world(dsn, folder, submission=section) as world:
         services = world.services
         desk = Desk(
-            services.config, services.clock, services.pool, services.auth, services.senders, services.intake, services.waker
+            services.config, services.clock, services.pool, services.auth, services.senders, services.intake, services.waker,
+                services.lanes,
         )  # fmt: skip
         async with open_door(desk) as lobby:
             yield Door(world, lobby, section)
