@@ -31,7 +31,8 @@ async def bring_up(dsn: str, *, allowed: bool) -> list[str]:
     """Bring the database to this code's schema, or only check that it is there; the migrations that were applied.
 
     Raises:
-        MigrationError: it is newer than the code or altered, a migration failed, or some are pending and not `allowed`.
+        MigrationError: it is newer than the code works with, or altered; a migration failed, or a node does not go with it; or some
+            that the code needs are pending and not `allowed`.
         StoreUnavailable: nobody answers there.
     """
     connection = await connect(dsn, application_name="gateway migrate")
@@ -41,13 +42,8 @@ async def bring_up(dsn: str, *, allowed: bool) -> list[str]:
         found = await status(connection)
     finally:
         await connection.close()
-    if found.problem:
-        raise MigrationError(found.problem)
-    if found.pending:
-        raise MigrationError(
-            f"the database at {describe(dsn)} lacks {len(found.pending)} of the migrations "
-            f"({found.pending[0]} is the first): run `gateway migrate`, or start with --migrate"
-        )
+    if complaint := found.complaint(f"the database at {describe(dsn)}"):
+        raise MigrationError(complaint)
     return []
 
 

@@ -1,6 +1,6 @@
 """`gateway run`: from a configuration to a working gateway, and down again.
 
-Flow: claim the data directory → envelope key → ports → Postgres → migrations → children → ready → until SIGTERM or SIGINT:
+Flow: claim the data directory → envelope key → ports → Postgres → schema → children → ready → until SIGTERM or SIGINT:
 children end (dispatchers drain), then Postgres. A second signal kills the children. Meanwhile the files are watched; SIGHUP has
 them read at once, and ends the gateway where its terminal is gone. Call from the main thread.
 """
@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from gateway.app.brief import Brief, Role, Tuning
-from gateway.app.database import EVERY_SITE, bring_up, own_postgres
+from gateway.app.database import EVERY_SITE, own_postgres
 from gateway.app.exits import Exit
 from gateway.app.ports import answers, base_url, require_free
+from gateway.app.presence import Presence
 from gateway.app.state import RunState, claimed, remove_state, write_state
 from gateway.app.supervisor import Supervisor, members
 from gateway.app.watch import Files, Watch, watch
@@ -29,6 +30,7 @@ from gateway.dispatch.memory import hold_if_restored, state_dir_of
 from gateway.errors import GatewayError
 from gateway.mta.keys import load_or_create_master_key
 from gateway.store.embedded import EmbeddedPostgres
+from gateway.store.migrate import Joined
 from gateway.store.pool import connect
 from gateway.store.postgres_binaries import EmbeddedPostgresError
 from gateway.telemetry import Event, log
@@ -102,7 +104,9 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
                     require_free(host, port, key)
             server = None if config.database.dsn else cleanup.enter_context(own_postgres(config))
             dsn = server.dsn if server else config.database.dsn
-            await bring_up(dsn, allowed=server is not None or plan.migrate)
+            presence = await Presence.take(dsn, migrate=server is not None or plan.migrate)
+            cleanup.callback(presence.leave)
+            _say_schema(presence.joined)
             await _look_back(config, dsn)
             await asyncio.sleep(0)  # a signal that came meanwhile ends it here
             supervisor = _supervisor(plan, dsn)
@@ -124,6 +128,7 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
                         )
                     )
                 ]
+                watchers.append(group.create_task(presence.keep(_unfit(supervisor), SystemClock())))
                 watching = Watch(plan.files, plan.tuning)
                 watchers.append(group.create_task(watch(watching, supervisor.retune, asked)))
                 if server is not None:
@@ -136,6 +141,18 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             return code
     except asyncio.CancelledError:  # asked to end before it had begun
         return Exit.OK
+
+
+def _say_schema(joined: Joined) -> None:
+    if joined.applied:
+        log.info(Event.SCHEMA_MIGRATED, migrations=list(joined.applied))
+    if joined.waiting:
+        log.warning(Event.SCHEMA_WAITS, migrations=list(joined.waiting))
+
+
+def _unfit(supervisor: Supervisor) -> Callable[[str], None]:
+    """End a node that the schema has left behind while it was cut off."""
+    return lambda why: supervisor.fail(why, Exit.FAILED)
 
 
 def _addresses(config: Config) -> list[tuple[Role, str, int, str]]:

@@ -6,20 +6,27 @@ CREATE TABLE IF NOT EXISTS gateway_migration (
     number int PRIMARY KEY,
     name text NOT NULL,
     sha256 text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    code_from int
 );
+
+-- name: extend_ledger
+-- The column that records of older versions do not have.
+ALTER TABLE gateway_migration ADD COLUMN IF NOT EXISTS code_from int;
 
 -- name: ledger_exists
 -- Whether any version of the gateway has migrated this database.
 SELECT to_regclass('gateway_migration') IS NOT NULL;
 
 -- name: applied
--- What was applied, in order.
-SELECT number, name, sha256, applied_at FROM gateway_migration ORDER BY number;
+-- What was applied, in order. Where nothing says which code goes with a migration, only code that has it does. By way of JSON,
+-- since a record that an older version made may not have the column.
+SELECT number, name, sha256, applied_at, coalesce((to_jsonb(m) ->> 'code_from')::int, number) AS code_from
+FROM gateway_migration m ORDER BY number;
 
 -- name: record
--- Notes one migration ($1 number, $2 name, $3 sha256) in the transaction that applies it.
-INSERT INTO gateway_migration (number, name, sha256) VALUES ($1, $2, $3);
+-- Notes one migration ($1 number, $2 name, $3 sha256, $4 oldest code that goes with it) in the transaction that applies it.
+INSERT INTO gateway_migration (number, name, sha256, code_from) VALUES ($1, $2, $3, $4);
 
 -- name: try_lock
 -- Takes the migrators' session lock if it is free. Never waits in the database: a waiting session holds a snapshot,

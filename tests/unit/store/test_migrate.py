@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 
 from gateway.store.migrate import Applied, Migration, MigrationError, check, read_migrations
+from gateway.store.phases import Phase
 
 
 def _migration(number: int, sha256: str = "a") -> Migration:
-    return Migration(number=number, name=f"{number:04}_step", sql="SELECT 1", sha256=sha256)
+    return Migration(number, f"{number:04}_step", "SELECT 1", sha256, Phase.CHANGE, number)
 
 
 def _applied(number: int, sha256: str = "a") -> Applied:
-    return Applied(
-        number=number, name=f"{number:04}_step", sha256=sha256, applied_at=datetime(2026, 11, 1, tzinfo=UTC)
-    )
+    return Applied(number, f"{number:04}_step", sha256, datetime(2026, 11, 1, tzinfo=UTC), number)
 
 
 @pytest.mark.parametrize(
