@@ -34,15 +34,21 @@ class Program:
     """One program, as a context manager. `said` is what its ready line held; `log_path` gets what it writes to stderr."""
 
     def __init__(
-        self, module: str, *options: str, log_path: Path, env: Mapping[str, str] | None = None
+        self,
+        module: str,
+        *options: str,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        """Start `python -m module options…` from the repository's root and wait until it is ready.
+        """Start `python -m module options…` and wait until it is ready.
 
         Args:
             module: the program.
             options: its command line.
             log_path: appended to.
             env: its environment; ours by default.
+            cwd: where the program is found: the repository's root by default.
 
         Raises:
             ProgramError: it ended first, or took too long.
@@ -53,7 +59,7 @@ class Program:
             # preexec_fn is safe here: we have no threads.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
-                cwd=ROOT,
+                cwd=cwd,
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -70,6 +70,10 @@ class Event(StrEnum):
     """incarnation, queued, in_doubt: what a dead dispatcher held."""
     JOURNAL_REPLAYED = "journal.replayed"
     """incarnation, results, in_doubt, started, damaged_lines."""
+    CONTENTS_ERASED = "contents.erased"
+    """stream, messages: whose content was due by [retention]."""
+    EVENTS_DROPPED = "events.dropped"
+    """days: of events, due by [retention]."""
     BROADCAST_STATE = "broadcast.state"
     """broadcast_id, before, after, cause."""
     IMPORT_DONE = "import.done"
@@ -117,6 +121,20 @@ class Metrics:
             "How long a claim took.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0),
             registry=registry,
+        )
+        self.promoted = Counter(
+            "gateway_promoted_total", "Deliveries that came due again, and were queued.", registry=registry
+        )
+        self.expired = Counter(
+            "gateway_expired_total", "Deliveries that expired before a dispatcher had them.", registry=registry
+        )
+        self.claim_lag_s = Gauge(
+            "gateway_claim_lag_seconds",
+            "For how long the lane that has been ready longest has waited for a claim.",
+            registry=registry,
+        )
+        self.contents_erased = Counter(
+            "gateway_contents_erased_total", "Messages whose content was erased.", ["stream"], registry=registry
         )
         self.api_duration_s = Histogram(
             "gateway_api_duration_seconds",

@@ -16,6 +16,7 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 Seconds = Annotated[float, Meta(ge=0.0, le=31_536_000.0)]
 Timeout = Annotated[float, Meta(gt=0.0, le=3_600.0)]
+Days = Annotated[int, Meta(ge=0, le=36_500)]
 Schedule = Annotated[tuple[Seconds, ...], Meta(min_length=1, max_length=50)]
 HostName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?)?\Z")]
 
@@ -189,6 +190,21 @@ class DoubtConfig(Section, frozen=True):
     bulk_wait_s: Seconds = 3_600.0
 
 
+class RetentionConfig(Section, frozen=True):
+    """For how many days a thing is kept; 0: for ever."""
+
+    transactional_content_days: Days = 30
+    marketing_content_days: Days = 365
+    events_days: Days = 90
+
+
+class MetricsConfig(Section, frozen=True):
+    """Where this node says how it is; off without a port."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -205,6 +221,8 @@ class Config(Section, frozen=True):
     retry: RetryConfig = RetryConfig()
     expiry: ExpiryConfig = ExpiryConfig()
     doubt: DoubtConfig = DoubtConfig()
+    retention: RetentionConfig = RetentionConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @property
     def data_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""What keeps the queue moving when nobody sends: promotion, expiry, the sweep for sleepers, reaping, partitions.
+"""What keeps the queue moving when nobody sends: promotion, expiry, the sweep for sleepers, reaping, partitions, forgetting.
 
 Owns the beat of these chores. Any number of processes may run them: each chore takes its rows with SKIP LOCKED and does them
 once. Part of role `schedule`. Must not know how mail is sent.
@@ -12,18 +12,23 @@ from datetime import timedelta
 from typing import Final, TypeVar
 
 import asyncpg
+from prometheus_client import CollectorRegistry
 
 from gateway.clock import Clock
+from gateway.config import RetentionConfig
 from gateway.dispatch.feeder import STORE_ERRORS
+from gateway.dispatch.retention import drop_step, erase_step
 from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
-from gateway.telemetry import Event, get_logger
+from gateway.telemetry import Event, Metrics, get_logger
 
 PROMOTE_EVERY_S: Final = 0.25
 EXPIRE_EVERY_S: Final = 1.0
 SWEEP_EVERY_S: Final = 10.0
 REAP_EVERY_S: Final = 300.0
 PARTITIONS_EVERY_S: Final = 3_600.0
+ERASE_EVERY_S: Final = 60.0
+LAG_EVERY_S: Final = 5.0
 BATCH: Final = 2_000
 FLOW_IDLE: Final = timedelta(days=1)
 LANE_IDLE: Final = timedelta(days=7)
@@ -32,12 +37,21 @@ DAYS_AHEAD: Final = 7
 _T = TypeVar("_T")
 
 
-async def run_upkeep(dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
-    """Do the chores until `stop`.
+async def run_upkeep(
+    dsn: str,
+    *,
+    clock: Clock,
+    stop: asyncio.Event,
+    retention: RetentionConfig | None = None,
+    metrics: Metrics | None = None,
+) -> None:
+    """Do the chores until `stop`. `retention`: what is forgotten when; without it nothing is.
 
     Raises:
         StoreUnavailable: Postgres does not answer at the start.
     """
+    metrics = metrics or Metrics(CollectorRegistry())
+    kept = retention or RetentionConfig(transactional_content_days=0, marketing_content_days=0, events_days=0)
     pool = await open_pool(
         dsn, role="gateway_dispatch", min_size=1, max_size=3, application_name="gateway upkeep"
     )
@@ -46,8 +60,11 @@ async def run_upkeep(dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
     )
     try:
         chores = (
-            _every(PROMOTE_EVERY_S, lambda: _promote(pool), clock, stop),
-            _every(EXPIRE_EVERY_S, lambda: _expire(pool), clock, stop),
+            _every(PROMOTE_EVERY_S, lambda: _promote(pool, metrics), clock, stop),
+            _every(EXPIRE_EVERY_S, lambda: _expire(pool, metrics), clock, stop),
+            _every(LAG_EVERY_S, lambda: _measure(pool, metrics), clock, stop),
+            _every(ERASE_EVERY_S, lambda: _erase(pool, kept, clock, metrics), clock, stop),
+            _every(PARTITIONS_EVERY_S, lambda: _with(maintain, lambda c: drop_step(c, kept, clock)), clock, stop),
             _every(SWEEP_EVERY_S, lambda: _with(pool, queue.sweep), clock, stop),
             _every(
                 REAP_EVERY_S,
@@ -68,13 +85,26 @@ async def run_upkeep(dsn: str, *, clock: Clock, stop: asyncio.Event) -> None:
         maintain.terminate()
 
 
-async def _promote(pool: asyncpg.Pool) -> int:
+async def _promote(pool: asyncpg.Pool, metrics: Metrics) -> int:
     done = await _with(pool, lambda c: queue.promote(c, BATCH, 0))
+    metrics.promoted.inc(done.promoted)
+    metrics.expired.inc(done.expired)
     return done.promoted + done.expired + done.unresolved
 
 
-async def _expire(pool: asyncpg.Pool) -> int:
-    return await _with(pool, lambda c: queue.expire_ready(c, BATCH, 0))
+async def _expire(pool: asyncpg.Pool, metrics: Metrics) -> int:
+    expired = await _with(pool, lambda c: queue.expire_ready(c, BATCH, 0))
+    metrics.expired.inc(expired)
+    return expired
+
+
+async def _measure(pool: asyncpg.Pool, metrics: Metrics) -> int:
+    metrics.claim_lag_s.set(await _with(pool, queue.claim_lag_s))
+    return 0
+
+
+async def _erase(pool: asyncpg.Pool, kept: RetentionConfig, clock: Clock, metrics: Metrics) -> int:
+    return BATCH if await _with(pool, lambda c: erase_step(c, kept, clock, metrics)) else 0
 
 
 async def _reap(pool: asyncpg.Pool) -> int:

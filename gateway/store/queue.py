@@ -233,6 +233,12 @@ async def sweep(connection: Connection) -> int:
         return await _number(connection, _SQL.sweep)
 
 
+async def claim_lag_s(connection: Connection) -> float:
+    """For how long the lane that has been ready longest has waited for a claim; 0 where none waits. Long: nobody sends, or too few."""
+    with outages_named("measuring how far claims are behind"):
+        return await connection.fetchval(_SQL.claim_lag) or 0.0
+
+
 async def reap(connection: Connection, flow_idle: timedelta, lane_idle: timedelta, limit: int) -> int:
     """Remove flows and lanes idle for so long; return how many."""
     with outages_named("reaping idle flows and lanes"):

@@ -48,6 +48,10 @@ select expire_ready($1, $2);
 -- Find flows with ready rows that nobody would look at.
 select sweep();
 
+-- name: claim_lag
+-- For how long the lane that has been ready longest has waited for a claim, in seconds; 0 where none waits.
+select coalesce((select extract(epoch from now() - l.ready_at) from lane_state l where l.ready_at <= now() order by l.ready_at limit 1), 0)::float8;
+
 -- name: reap
 -- Remove flows and lanes idle for long.
 select reap($1, $2, $3);

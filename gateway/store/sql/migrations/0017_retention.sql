@@ -1,0 +1,158 @@
+-- What is kept for how long: contents are erased some time after their messages have ended, days of events are dropped.
+-- phase: expand
+
+-- When a message's content was erased; null: it was not.
+alter table message add column erased_at timestamptz;
+
+-- How far the look for contents that are due has come, by stream. Messages are looked at once, in the order of their ids, so that the hot
+-- table needs no index for it …
+create table retention_cursor (
+    stream     stream primary key,
+    message_id bigint not null default 0
+);
+insert into retention_cursor (stream) values ('transactional'), ('marketing');
+
+-- … and those that had not ended by then are looked at again: there are few.
+create table retention_waiting (
+    message_id bigint primary key,
+    since      timestamptz not null default now()
+);
+
+alter table retention_cursor owner to gateway_maintain;
+alter table retention_waiting owner to gateway_maintain;
+grant select, insert, update, delete on retention_cursor, retention_waiting to gateway_dispatch;
+
+-- Erase the contents of some messages. What says that they were sent, to whom and what became of them stays, and with it the books.
+-- Gives how many had one.
+create function erase_contents(p_messages bigint[]) returns integer language plpgsql
+set enable_seqscan = off as $$
+declare v_count integer;
+begin
+    update message m set subject = '', html = '', text = '', headers = '{}', reply_to = '', attachments = null, erased_at = clock_timestamp()
+     where m.id = any (p_messages) and m.erased_at is null;
+    get diagnostics v_count = row_count;
+    delete from retention_waiting w where w.message_id = any (p_messages);
+    return v_count;
+end $$;
+
+-- Which of some messages have ended: nothing of them is open, and no broadcast makes more of them.
+create function ended_messages(p_messages bigint[]) returns bigint[] language sql stable
+set enable_seqscan = off as $$
+    select coalesce(array_agg(m.id), '{}') from unnest(p_messages) m(id)
+     where not exists (select from acceptance a join lateral (
+                           select from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1 limit 1) q on true
+                        where a.message_id = m.id)
+       and not exists (select from broadcast b where b.message_id = m.id and b.ended_at is null)
+$$;
+
+-- Erase what is due of a stream: contents of messages that were created before p_before and have ended. At most p_limit messages are looked
+-- at, and as many of those that wait. Gives (looked at, erased); one call at a time, another gives (0, 0).
+create function erase_due(p_stream stream, p_before timestamptz, p_limit integer, out looked integer, out erased integer)
+language plpgsql set enable_seqscan = off as $$
+declare v_cursor bigint; v_next bigint; v_due bigint[]; v_waiting bigint[]; v_done bigint[];
+begin
+    looked := 0; erased := 0;
+    select c.message_id into v_cursor from retention_cursor c where c.stream = p_stream for update skip locked;
+    if not found then return; end if;
+    -- Ids and times are in the same order but for some seconds: the first one that is too young ends the look.
+    select count(*), max(n.id), coalesce(array_agg(n.id) filter (where n.stream = p_stream and n.erased_at is null), '{}')
+      into looked, v_next, v_due
+      from (select x.*, bool_and(x.created_at < p_before) over (order by x.id) as is_old
+              from (select m.id, m.stream, m.created_at, m.erased_at from message m where m.id > v_cursor order by m.id limit p_limit) x) n
+     where n.is_old;
+    if looked > 0 then
+        v_done := ended_messages(v_due);
+        insert into retention_waiting (message_id)
+        select d from unnest(v_due) d where d <> all (v_done) on conflict do nothing;
+        erased := erase_contents(v_done);
+        update retention_cursor c set message_id = v_next where c.stream = p_stream;
+    end if;
+    select coalesce(array_agg(w.message_id), '{}') into v_waiting from (
+        select w.message_id, w.since from retention_waiting w join message m on m.id = w.message_id
+         where m.stream = p_stream and m.created_at < p_before order by w.since limit p_limit) w;
+    if v_waiting <> '{}' then
+        v_done := ended_messages(v_waiting);
+        erased := erased + erase_contents(v_done);
+        -- Who waits on goes to the end, so that all get their turn.
+        update retention_waiting w set since = clock_timestamp() where w.message_id = any (v_waiting) and w.message_id <> all (v_done);
+    end if;
+end $$;
+
+-- Erase one message at once, for its site: its content, and the words that events and records keep of it. Gives whether there is such a
+-- message of that site; raises object_in_use while deliveries of it are open: they need it.
+create function erase_message(p_site integer, p_message bigint) returns boolean language plpgsql security definer
+set search_path = public set enable_seqscan = off as $$
+declare v_first bigint; v_last bigint; v_accepted timestamptz;
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
+    end if;
+    perform 1 from message m where m.id = p_message and m.site_id = p_site for update;
+    if not found then return false; end if;
+    if p_message <> all (ended_messages(array[p_message])) then
+        raise object_in_use using message = 'deliveries of this message are open: cancel them first, or wait for their end';
+    end if;
+    perform erase_contents(array[p_message]);
+    for v_first, v_last, v_accepted in
+        select a.id * 1024, a.id * 1024 + a.deliveries - 1, a.accepted_at from acceptance a where a.message_id = p_message
+    loop
+        update ended e set recipient = '', reply = null
+         where e.id between v_first and v_last and e.accepted_at = v_accepted and (e.recipient <> '' or e.reply is not null);
+        update event e set reply = null
+         where e.delivery_id between v_first and v_last and e.at >= v_accepted - interval '1 hour' and e.reply is not null;
+    end loop;
+    return true;
+end $$;
+
+-- Erase one recipient at once, for a site: who it was in all records of what has ended, the replies that name it, and the contents of messages
+-- that went to nobody else. No index leads there, so all records are read. Gives how many deliveries they were; raises
+-- object_in_use while some are open. What must not be forgotten, that nobody writes to the address, stays in `suppression`.
+create function erase_recipient(p_site integer, p_address text) returns integer language plpgsql security definer
+set search_path = public as $$
+declare v_ids bigint[]; v_messages bigint[]; v_since timestamptz;
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
+    end if;
+    if exists (select from queue q where q.site_id = p_site and lower(q.recipient) = lower(p_address)) then
+        raise object_in_use using message = 'deliveries to this address are open: cancel them first, or wait for their end';
+    end if;
+    with gone as (
+        update ended e set recipient = '', reply = null where e.site_id = p_site and lower(e.recipient) = lower(p_address) and p_address <> ''
+        returning e.id, e.message_id, e.broadcast_id, e.accepted_at)
+    select coalesce(array_agg(g.id), '{}'), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
+      into v_ids, v_messages, v_since from gone g;
+    update event e set reply = null
+     where e.delivery_id = any (v_ids) and e.at >= v_since - interval '1 hour' and e.reply is not null;
+    perform erase_contents(array(
+        select m.id from unnest(ended_messages(v_messages)) m(id)
+         where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
+                                                   and e.accepted_at = a.accepted_at
+                            where a.message_id = m.id and e.recipient <> '')));
+    return cardinality(v_ids);
+end $$;
+
+-- Drop the days of events that ended before p_before, and what of older ones lies in the rest. Gives how many days. Who writes an event
+-- waits for us, so we do not wait for long.
+create function drop_event_days(p_before timestamptz) returns integer language plpgsql
+set lock_timeout = '200ms' as $$
+declare v_name text; v_dropped integer := 0;
+begin
+    for v_name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
+           and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1
+    loop
+        execute format('drop table %I', v_name);
+        v_dropped := v_dropped + 1;
+    end loop;
+    delete from event_rest e where e.at < p_before;
+    return v_dropped;
+end $$;
+
+alter function erase_contents(bigint[]) owner to gateway_maintain;
+alter function ended_messages(bigint[]) owner to gateway_maintain;
+alter function erase_due(stream, timestamptz, integer) owner to gateway_maintain;
+alter function erase_message(integer, bigint) owner to gateway_maintain;
+alter function erase_recipient(integer, text) owner to gateway_maintain;
+alter function drop_event_days(timestamptz) owner to gateway_maintain;

@@ -1,0 +1,17 @@
+-- Queries of gateway/store/retention.py.
+
+-- name: erase_due
+-- Erases contents of stream $1 that were created before $2 and whose messages have ended; $3 messages are looked at, at most.
+SELECT looked, erased FROM erase_due($1::text::stream, $2, $3);
+
+-- name: erase_message
+-- Erases message $2 of site $1; whether there is one.
+SELECT erase_message($1, $2);
+
+-- name: erase_recipient
+-- Erases address $2 from what site $1 sent; how many deliveries.
+SELECT erase_recipient($1, $2);
+
+-- name: drop_event_days
+-- Drops the days of events that ended before $1; how many.
+SELECT drop_event_days($1);
