@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 
@@ -74,6 +74,8 @@ class Event(StrEnum):
     """stream, messages: whose content was due by [retention]."""
     EVENTS_DROPPED = "events.dropped"
     """days: of events, due by [retention]."""
+    PROBE_FAILED = "probe.failed"
+    """path: the node could not say how it is, for a reason of our own."""
     BROADCAST_STATE = "broadcast.state"
     """broadcast_id, before, after, cause."""
     IMPORT_DONE = "import.done"
@@ -114,7 +116,6 @@ class Metrics:
         self.in_flight = Gauge(
             "gateway_in_flight", "Deliveries that this dispatcher holds.", registry=registry
         )
-        self.connections = Gauge("gateway_connections", "Open SMTP connections.", registry=registry)
         self.journal_bytes = Gauge("gateway_journal_bytes", "Size of the journal on disk.", registry=registry)
         self.claim_duration_s = Histogram(
             "gateway_claim_duration_seconds",
@@ -142,6 +143,26 @@ class Metrics:
             ["route", "status"],
             buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
             registry=registry,
+        )
+
+
+class NodeMetrics:
+    """What a node's supervisor measures; beside the `Metrics` of its processes on the node's own page."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register all metrics in `registry`; once per registry."""
+        self.registry = registry
+        self.build = Info(
+            "gateway_build", "Version of the gateway, and of its schema (its newest migration).", registry=registry
+        )
+        self.up = Gauge(
+            "gateway_process_up", "Whether a process of this node answers.", ["process"], registry=registry
+        )
+        self.restarts = Gauge(
+            "gateway_process_restarts", "How often a process died and was started again.", ["process"], registry=registry
+        )
+        self.database_up = Gauge(
+            "gateway_database_up", "Whether Postgres holds this node's connection.", registry=registry
         )
 
 

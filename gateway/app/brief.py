@@ -40,6 +40,7 @@ class Brief(msgspec.Struct, frozen=True):
         tuning: what the files say.
         log_level: debug, info, warning or error.
         log_json: whether logs are lines of JSON.
+        report: path of the socket where this process says how it is; empty: nowhere.
     """
 
     role: Role
@@ -47,6 +48,7 @@ class Brief(msgspec.Struct, frozen=True):
     tuning: Tuning
     log_level: str = "info"
     log_json: bool = True
+    report: str = ""
 
 
 def encode(what: Brief | Tuning) -> bytes:

@@ -1,6 +1,6 @@
 """One role's process: `python -m gateway.app.child`, started by the supervisor alone.
 
-Flow: tie to the supervisor → read the brief → set up logs → import the role and run it until SIGTERM; what the supervisor says
+Flow: tie to the supervisor → read the brief → set up logs → report → import the role and run it until SIGTERM; what the supervisor says
 meanwhile of a changed configuration goes to the role. Ctrl-C in a terminal, and its end, reach every process of the group; a child
 ignores both and waits for the supervisor's word.
 """
@@ -15,21 +15,23 @@ from importlib import import_module
 from typing import Protocol, cast
 
 import uvloop
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gateway import __version__
 from gateway.app.brief import Brief, decode, decode_tuning
 from gateway.app.exits import Exit, exit_code
 from gateway.app.lifeline import Pipe, die_with_parent, hold
+from gateway.app.report import serve_report
 from gateway.app.tuning import Tunings
 from gateway.errors import GatewayError
-from gateway.telemetry import Event, configure_logging, log
+from gateway.telemetry import Event, Metrics, configure_logging, log
 
 
 class RoleModule(Protocol):
     """A module of `gateway.app.roles`."""
 
-    async def start(self, brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
-        """Work until `stop` is set, then finish what was begun; follow the tunings meanwhile."""
+    async def start(self, brief: Brief, tunings: Tunings, stop: asyncio.Event, metrics: Metrics) -> Exit:
+        """Work until `stop` is set, then finish what was begun; follow the tunings meanwhile, and count in `metrics`."""
         ...
 
 
@@ -59,11 +61,15 @@ async def _live(brief: Brief, pipe: Pipe) -> Exit:
         lambda: loop.call_soon_threadsafe(stop.set),
         exit_code=Exit.TEMPORARY,
     )
+    metrics = Metrics(CollectorRegistry())
+    ProcessCollector(registry=metrics.registry)
     log.info(Event.PROCESS_STARTED, role=brief.role.value, pid=os.getpid(), version=__version__)
     try:
+        if brief.report:
+            await serve_report(brief.report, metrics.registry)
         # By name: a process loads its own role's packages and no other's.
         role = cast("RoleModule", import_module(f"gateway.app.roles.{brief.role}"))
-        return await role.start(brief, tunings, stop)
+        return await role.start(brief, tunings, stop, metrics)
     except GatewayError as error:
         log.error(Event.PROCESS_ENDED, role=brief.role.value, pid=os.getpid(), problem=str(error))
         return exit_code(error)

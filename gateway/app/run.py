@@ -11,16 +11,20 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from gateway.app.brief import Brief, Role, Tuning
 from gateway.app.database import EVERY_SITE, own_postgres
 from gateway.app.exits import Exit
+from gateway.app.observe import Node, socket_path
 from gateway.app.ports import answers, base_url, require_free
 from gateway.app.presence import Presence
+from gateway.app.probe import serve_probe
 from gateway.app.state import RunState, claimed, remove_state, write_state
 from gateway.app.supervisor import Supervisor, members
 from gateway.app.watch import Files, Watch, watch
@@ -102,6 +106,7 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             for role, host, port, key in _addresses(config):
                 if role in plan.roles:
                     require_free(host, port, key)
+            reports = _prepare_reports(config, cleanup)
             server = None if config.database.dsn else cleanup.enter_context(own_postgres(config))
             dsn = server.dsn if server else config.database.dsn
             presence = await Presence.take(dsn, migrate=server is not None or plan.migrate)
@@ -109,7 +114,7 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
             _say_schema(presence.joined)
             await _look_back(config, dsn)
             await asyncio.sleep(0)  # a signal that came meanwhile ends it here
-            supervisor = _supervisor(plan, dsn)
+            supervisor = _supervisor(plan, dsn, reports)
             api = base_url(config.api.host, config.api.port) if Role.API in plan.roles else ""
             own_dsn = dsn if server else ""
             cleanup.callback(remove_state, config.data_dir)
@@ -117,6 +122,11 @@ async def run_gateway(plan: Plan, on_ready: Callable[[Ready], None]) -> Exit:
                 config.data_dir,
                 RunState(pid=os.getpid(), dsn=own_dsn, api=api, started_at=datetime.now(UTC)),
             )
+            if reports:
+                metrics = config.metrics
+                node = Node(supervisor, presence, reports)
+                probe = await serve_probe(metrics.host, metrics.port, node)
+                cleanup.callback(probe.close)
             async with asyncio.TaskGroup() as group:
                 watchers = [
                     group.create_task(
@@ -178,9 +188,24 @@ async def _look_back(config: Config, dsn: str) -> None:
         await connection.close()
 
 
-def _supervisor(plan: Plan, dsn: str) -> Supervisor:
+def _prepare_reports(config: Config, cleanup: contextlib.ExitStack) -> Path | None:
+    """Make the folder where the children of this node report, if anybody is to know: its path is short, as those of sockets must be."""
+    if not config.metrics.port:
+        return None
+    require_free(config.metrics.host, config.metrics.port, "metrics.port")
+    return Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gateway-run-")))
+
+
+def _supervisor(plan: Plan, dsn: str, reports: Path | None) -> Supervisor:
     briefs = {
-        member: Brief(member.role, dsn, plan.tuning, plan.log_level, plan.log_json)
+        member: Brief(
+            member.role,
+            dsn,
+            plan.tuning,
+            plan.log_level,
+            plan.log_json,
+            str(socket_path(reports, member.name)) if reports else "",
+        )
         for member in members(plan.roles, plan.workers)
     }
     grace_s = plan.tuning.config.dispatch.grace_s

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -87,11 +88,18 @@ class Supervisor:
         self._exit = Exit.OK
         self.failure = ""
         """Why it ended by itself, in a sentence; empty when it was asked to."""
+        self.deaths: Counter[str] = Counter()
+        """How often each member died and was to be started again, by name."""
 
     @property
     def stopping(self) -> bool:
         """Whether the end was asked for, or has come."""
         return self._stopping.is_set()
+
+    @property
+    def names(self) -> list[str]:
+        """Every member, alive or not."""
+        return [member.name for member in self._briefs]
 
     def pids(self) -> dict[str, int]:
         """The children that live, by name."""
@@ -157,6 +165,7 @@ class Supervisor:
                     Exit.CONFIG if code == Exit.CONFIG else Exit.FAILED,
                 )
                 return
+            self.deaths[member.name] += 1
             wait_s = pause_s(deaths)
             log.warning(Event.PROCESS_ENDED, role=member.name, pid=pid, exit_code=code, restart_s=wait_s)
             pause = asyncio.ensure_future(self._clock.sleep(wait_s))

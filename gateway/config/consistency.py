@@ -56,6 +56,8 @@ def _shared_sockets(config: Config) -> list[Mistake]:
         sockets.append(("SMTP door", "submission", "port", submission.host, submission.port))
         if submission.tls_port:
             sockets.append(("SMTP door", "submission", "tls_port", submission.host, submission.tls_port))
+    if config.metrics.port:
+        sockets.append(("node's page", "metrics", "port", config.metrics.host, config.metrics.port))
     everywhere = {"0.0.0.0", "::", ""}  # noqa: S104 (compared, not bound)
     found: list[Mistake] = []
     for number, (_, section, key, host, port) in enumerate(sockets):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 
@@ -78,13 +78,25 @@ class Policies:
         return retry_in(disposition, refusals, random.random(), self.retry)  # noqa: S311 (jitter, no secret)
 
 
+def _nothing(_: int) -> None:
+    """Count nowhere."""
+
+
 class Acknowledger:
     """Tells the queue outcomes in batches, every interval or when enough have come."""
 
     # Mutable on purpose: the batch under way.
     def __init__(
-        self, pool: asyncpg.Pool, queue: Queue, journal: Journal, config: DispatchConfig, clock: Clock
+        self,
+        pool: asyncpg.Pool,
+        queue: Queue,
+        journal: Journal,
+        config: DispatchConfig,
+        clock: Clock,
+        counted: Callable[[int], object] = _nothing,
     ) -> None:
+        """`counted` is told how many outcomes Postgres has confirmed."""
+        self._counted = counted
         self._pool, self._queue, self._journal, self._clock = pool, queue, journal, clock
         self._interval_s, self._rows = config.ack_interval_ms / 1000, config.ack_rows
         self._waiting: list[Result] = []
@@ -153,6 +165,7 @@ class Acknowledger:
             self._log.warning(Event.ACK_FAILED, rows=len(self._writing), error=str(error))
             return False
         self._journal.acknowledged(result.id for result in self._writing)
+        self._counted(len(self._writing))
         self._writing = ()
         if not self._waiting:
             self._something.clear()

@@ -58,6 +58,7 @@ async def run_dispatcher(
     judge: Judge = classify,
     shaping: Shaping | None = None,
     follow: Follow = never,
+    metrics: Metrics | None = None,
 ) -> None:
     """Send until `stop`; then drain within the grace time.
 
@@ -69,6 +70,7 @@ async def run_dispatcher(
         judge: says what receivers' replies mean.
         shaping: the throttles, for how connections are used; without them the configuration alone decides.
         follow: tells of a changed configuration, of which live keys alone differ.
+        metrics: where it is counted what was done.
 
     Raises:
         Fenced: peers called us dead; begin a new life.
@@ -85,7 +87,9 @@ async def run_dispatcher(
         application_name="gateway dispatch",
     )
     try:
-        dispatcher = await Dispatcher.begin(config, pool, state_dir, clock, judge, shaping)
+        dispatcher = await Dispatcher.begin(
+            config, pool, state_dir, clock, judge, shaping, metrics or Metrics(CollectorRegistry())
+        )
         follow(dispatcher.retune)
         # What stands now stays for good; a full collection over it stopped all lanes for 17 ms.
         gc.collect()
@@ -109,6 +113,7 @@ class Dispatcher:
         judge: Judge,
         shaping: Shaping | None,
         own_name: str,
+        metrics: Metrics,
     ) -> None:
         self._config, self._pool, self._clock, self._state_dir = config, pool, clock, state_dir
         self._incarnation = incarnation
@@ -119,13 +124,15 @@ class Dispatcher:
         self._resolver = resolver_of(config.mx, clock)
         self._watch = Watch(incarnation, host_key, config.dispatch.lease_s)
         self._queue = Queue(incarnation, clock, config.dispatch.late_tolerance_ms / 1000)
-        self._metrics = Metrics(CollectorRegistry())
+        self._metrics = metrics
         self._policies = policies = Policies(config.retry, config.doubt)
         self._rescuer = Rescuer(
             pool, self._queue, self._journal_dir, policies, _doubt_policy(config.doubt), judge
         )
         self._connections = ConnectionRules(config.dispatch, shaping, self._resolver.known)
-        self._acknowledger = Acknowledger(pool, self._queue, self._journal, config.dispatch, clock)
+        self._acknowledger = Acknowledger(
+            pool, self._queue, self._journal, config.dispatch, clock, metrics.acks.inc
+        )
         self._feeder = Feeder(
             pool=pool, queue=self._queue, journal=self._journal, watch=self._watch, acknowledger=self._acknowledger,
             config=config.dispatch, clock=clock, metrics=self._metrics, connections=self._connections,
@@ -164,6 +171,7 @@ class Dispatcher:
         clock: Clock,
         judge: Judge,
         shaping: Shaping | None,
+        metrics: Metrics,
     ) -> Dispatcher:
         """Check the database against what we remember, and register a new incarnation."""
         host_key = _host_key(state_dir)
@@ -171,7 +179,9 @@ class Dispatcher:
             database_id = await hold_if_restored(connection, state_dir)
             incarnation = await fleet.register(connection, host_key, os.getpid())
         own_name = await asyncio.to_thread(_own_name)
-        dispatcher = cls(config, pool, state_dir, clock, incarnation, host_key, judge, shaping, own_name)
+        dispatcher = cls(
+            config, pool, state_dir, clock, incarnation, host_key, judge, shaping, own_name, metrics
+        )
         dispatcher._database_id = database_id
         return dispatcher
 

@@ -11,9 +11,10 @@ from gateway.clock import SystemClock
 from gateway.dispatch.lease import Fenced
 from gateway.dispatch.run import run_dispatcher
 from gateway.mta.bounce_rules import RuledJudge
+from gateway.telemetry import Metrics
 
 
-async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
+async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event, metrics: Metrics) -> Exit:
     """Dispatch until `stop`, then drain. A fenced dispatcher ends; the supervisor begins its next life."""
     judge = RuledJudge(brief.tuning.bounce_rules)
 
@@ -30,6 +31,7 @@ async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
             judge=judge,
             shaping=brief.tuning.shaping,
             follow=tunings.retunes,
+            metrics=metrics,
         )
     except Fenced:  # it has logged that itself
         return Exit.TEMPORARY

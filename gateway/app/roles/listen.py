@@ -9,9 +9,10 @@ from gateway.app.exits import Exit
 from gateway.app.tuning import Tunings
 from gateway.feedback.listener import serve_listener
 from gateway.submission.door import serve_submission
+from gateway.telemetry import Metrics
 
 
-async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
+async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event, _: Metrics) -> Exit:
     """Listen until `stop`; changed throttles hold for lanes that submission makes from then on."""
     config, shaping = brief.tuning.config, brief.tuning.shaping
     doors = [serve_listener(config, stop=stop)]
