@@ -15,7 +15,7 @@ def join_pages(pages: Iterable[tuple[str, str]]) -> str:
     samples: dict[str, list[str]] = {}
     for process, page in pages:
         metric = ""
-        for line in page.splitlines():
+        for line in page.split("\n"):
             if line.startswith(("# HELP ", "# TYPE ")):
                 _, kind, metric, *_ = line.split(" ", 3)
                 headings.setdefault(metric, {}).setdefault(kind, line)

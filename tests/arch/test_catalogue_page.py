@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from tests.arch.sources import modules
-from tests.support.catalogue_page import PAGE, metrics, page, parse
+from gateway.telemetry import Event
+from tests.arch.sources import ROOT, modules
+from tests.support.catalogue_page import PAGE, SILENT, metrics, page, parse
 
 
 def _sources() -> str:
     return "\n".join(
-        module.path.read_text(encoding="utf-8") for module in modules() if module.name != "gateway.telemetry"
+        (ROOT / module.path).read_text(encoding="utf-8") for module in modules() if module.name != "gateway.telemetry"
     )
 
 
@@ -28,3 +29,10 @@ def test_every_metric_is_counted_somewhere() -> None:
         if not re.search(rf"metrics\.{attribute}\b", source)
     ]
     assert not idle, f"measured by nobody, so always 0: {', '.join(idle)}"
+
+
+def test_every_event_is_logged_but_those_that_are_said_not_to_be() -> None:
+    source = _sources()
+    silent = {event.value for event in Event if not re.search(rf"\bEvent\.{event.name}\b", source)}
+    silent.discard(Event.LIBRARY.value)  # the catalogue's own
+    assert silent == SILENT

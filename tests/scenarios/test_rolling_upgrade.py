@@ -7,19 +7,17 @@ since the second still is what it was; that one then does it. Apps send all the 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
 
-from demo.processes import ROOT, Program
 from gateway.model.ids import Prefix, decode
 from gateway.store import sites
 from gateway.store.tenancy import OPERATOR, as_site
 from tests.support.fleet import SENDING_DOMAIN, Fleet
+from tests.support.node import Node
 from tests.support.version import NEWEST, make_next_version
 
 pytestmark = pytest.mark.slow
@@ -27,38 +25,6 @@ pytestmark = pytest.mark.slow
 EXPAND = "-- phase: expand\nALTER TABLE queue ADD COLUMN coming text;"
 CONTRACT = f"-- phase: contract from {NEWEST + 1:04}\nALTER TABLE queue DROP COLUMN coming;"
 TRIES = 200
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Node:
-    """A gateway of its own, with its API and a dispatcher, on the fleet's database."""
-
-    def __init__(self, fleet: Fleet, host: str) -> None:
-        fleet.config(host)  # writes its file
-        self._config = fleet.state_dir(host).with_suffix(".toml")
-        self._env = {**os.environ, "GATEWAY__API__PORT": str(free_port())}
-        self.log = fleet.directory / f"{host}.log"
-        self.api = f"http://127.0.0.1:{self._env['GATEWAY__API__PORT']}"
-        self._program: Program | None = None
-
-    async def start(self, *options: str, cwd: Path = ROOT) -> None:
-        def run() -> Program:
-            arguments = ("run", "--roles", "api,dispatch", "--json", "--config", str(self._config), *options)
-            env = {**self._env, "PYTHONPATH": str(cwd)}
-            return Program("gateway.cli", *arguments, log_path=self.log, env=env, cwd=cwd)
-
-        self._program = await asyncio.to_thread(run)
-
-    async def stop(self) -> int:
-        if self._program is None:
-            return 0
-        program, self._program = self._program, None
-        return await asyncio.to_thread(program.stop)
 
 
 class App:

@@ -18,6 +18,11 @@ A line of the log is an object of JSON (in a terminal: text) with `event`, `at` 
 DEBUG no line holds a full address: `alice@example.org` is `a…@example.org`; contents and secrets are withheld at every level.
 """
 
+SILENT = frozenset(
+    {"delivery.delivered", "delivery.deferred", "delivery.bounced", "delivery.in_doubt", "journal.replayed"}
+)
+"""Events that are named, and that nobody logs yet."""
+
 
 def events(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Every event with what its line says."""
@@ -43,7 +48,9 @@ def page() -> str:
     """The whole page."""
     tree = parse()
     lines = [_HEAD, "## Events", "", "| event | fields, and what it tells |", "|---|---|"]
-    lines += [f"| `{event}` | {' '.join(doc.split())} |" for event, doc in events(tree)]
+    lines += [
+        f"| `{event}` | {' '.join(doc.split())}{' Not logged yet.' if event in SILENT else ''} |" for event, doc in events(tree)
+    ]
     lines += ["", "## Metrics", "", "Of a process; on the node's page with the label `process`.", ""]
     lines += ["| metric | labels | what it is |", "|---|---|---|"]
     lines += [f"| `{metric}` | {labels} | {told} |" for _, metric, told, labels in metrics(tree, "Metrics")]

@@ -12,6 +12,7 @@ from gateway.telemetry import Metrics
 
 NAMES = st.text(alphabet="abcdefgh-0123456789", min_size=1, max_size=12)
 VALUES = st.floats(min_value=0, max_value=1e9)
+ROUTES = st.text(alphabet='ab "\\\n{},=\x85é', max_size=20)
 
 
 def test_samples_of_one_metric_stand_together_under_one_heading() -> None:
@@ -32,7 +33,7 @@ def test_samples_of_one_metric_stand_together_under_one_heading() -> None:
     assert join_pages([]) == ""
 
 
-@given(st.dictionaries(NAMES, st.tuples(st.integers(0, 10**9), VALUES, st.text(max_size=20)), max_size=5))
+@given(st.dictionaries(NAMES, st.tuples(st.integers(0, 10**9), VALUES, ROUTES), max_size=5))
 def test_a_joined_page_holds_what_its_pages_hold(processes: dict[str, tuple[int, float, str]]) -> None:
     pages: list[tuple[str, str]] = []
     for name, (claims, duration_s, route) in processes.items():
