@@ -29,11 +29,12 @@ OUTAGES = (
     OSError,  # refused, reset, a missing socket; TimeoutError too
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
 )
-"""What asyncpg raises while the server is away, going or full: temporary; what was not committed is not written."""
+"""What asyncpg raises while the server is away, going, or full (of connections, or its disk): temporary; what was not committed is not
+written."""
 
 _REFUSALS = (
     asyncpg.InvalidAuthorizationSpecificationError,

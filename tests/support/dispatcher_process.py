@@ -16,6 +16,7 @@ import asyncio
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -147,6 +148,8 @@ def run(arguments: list[str], log: Path) -> None:
     parser.add_argument("--lose-answers", metavar="CALL:ONE_IN")
     parser.add_argument("--poison", metavar="LOCAL_PART")
     parser.add_argument("--journal-grace-s", type=float)
+    parser.add_argument("--file-bytes", type=int, help="no file of this process grows longer, as on a full disk")
+    parser.add_argument("--spare-descriptors", type=int, help="how many more files and sockets it may open")
     args = parser.parse_args(arguments)
     if args.die_at:
         moment, _, after = args.die_at.partition(":")
@@ -158,6 +161,12 @@ def run(arguments: list[str], log: Path) -> None:
         poison(args.poison)
     if args.journal_grace_s is not None:
         setattr(lease, "JOURNAL_GRACE_S", args.journal_grace_s)  # noqa: B010
+    if args.file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_bytes, args.file_bytes))
+    if args.spare_descriptors is not None:
+        most = max(map(int, os.listdir("/proc/self/fd"))) + 1 + args.spare_descriptors
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     configure_logging("info", json=False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_live(args.config)))

@@ -183,7 +183,7 @@ class Fleet:
         log = self.directory / f"dispatcher-{len(self._dispatchers)}-{host}.log"
         process = await asyncio.to_thread(spawn, ["--config", str(config), *options], log)
         dispatcher = DispatcherProcess(host, process, log)
-        dispatcher.must_live = "--die-at" not in options and "--poison" not in options
+        dispatcher.must_live = not {"--die-at", "--poison", "--file-bytes"} & set(options)
         self._dispatchers.append(dispatcher)
         return dispatcher
 

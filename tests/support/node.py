@@ -43,6 +43,12 @@ class Node:
 
         self._program = await asyncio.to_thread(run)
 
+    @property
+    def pid(self) -> int:
+        """Of its supervisor, while it runs."""
+        assert self._program is not None
+        return self._program.pid
+
     async def stop(self) -> int:
         """End it as a service manager does; its exit status, 0 when it did not run."""
         if self._program is None:
