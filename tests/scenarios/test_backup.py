@@ -30,7 +30,7 @@ async def test_a_dump_of_a_working_gateway_restores_to_books_that_balance(
         await fleet.settled()
     restored = await cluster.create_database(empty=True)
     _run("pg_restore", "--exit-on-error", "--dbname", restored, dump)
-    connection = await connect(restored, role="gateway_dispatch")
+    connection = await connect(restored)
     try:
         assert (await status(connection)).complaint() == ""
         books = await read_books(connection, deep=True)
