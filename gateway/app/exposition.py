@@ -33,6 +33,6 @@ def _labelled(sample: str, process: str) -> str:
     label = f'process="{process}"'
     name, brace, rest = sample.partition("{")
     if brace and " " not in name:
-        return f"{name}{{{label}{'' if rest.startswith('}') else ','}{rest}"
+        return f"{name}{{{label}{rest}" if rest.startswith("}") else f"{name}{{{label},{rest}"
     name, _, value = sample.partition(" ")
     return f"{name}{{{label}}} {value}"
