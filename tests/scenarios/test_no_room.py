@@ -46,10 +46,10 @@ async def test_while_the_database_has_no_room_nothing_is_claimed_and_what_was_se
         await fleet.taken(50)
         await fleet.stop_upkeep()
         await fleet.pool.execute(
-            f"{_FULL} CREATE TRIGGER full BEFORE UPDATE OR DELETE ON queue EXECUTE FUNCTION refuse_for_want_of_space()"
+            f"{_FULL} CREATE TRIGGER no_room BEFORE UPDATE OR DELETE ON queue EXECUTE FUNCTION refuse_for_want_of_space()"
         )
         await fleet.until("it says so", lambda: NO_SPACE in dispatcher.said)
-        await fleet.pool.execute("DROP TRIGGER full ON queue")
+        await fleet.pool.execute("DROP TRIGGER no_room ON queue")
         fleet.start_upkeep()
         await fleet.settled()
         assert (await fleet.check()).duplicates == ()
@@ -64,14 +64,14 @@ async def test_while_the_database_has_no_room_submissions_are_told_to_come_again
         admin = await connect(db)
         try:
             await admin.execute(
-                f"{_FULL} CREATE TRIGGER full BEFORE INSERT ON acceptance EXECUTE FUNCTION refuse_for_want_of_space()"
+                f"{_FULL} CREATE TRIGGER no_room BEFORE INSERT ON acceptance EXECUTE FUNCTION refuse_for_want_of_space()"
             )
             for body in (item, [item] * 3):
                 refused = await app.call("POST", "/v1/messages", body, key="again", expect=503)
                 assert int(refused.headers["retry-after"]) >= 1
             counts = "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM queue), (SELECT count(*) FROM idempotency)"
             assert tuple(await admin.fetchrow(counts)) == (1, 1, 0)
-            await admin.execute("DROP TRIGGER full ON acceptance")
+            await admin.execute("DROP TRIGGER no_room ON acceptance")
             await app.call("POST", "/v1/messages", [item] * 3, key="again", expect=202)
             assert tuple(await admin.fetchrow(counts)) == (4, 4, 1)
         finally:
