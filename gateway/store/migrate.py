@@ -8,7 +8,8 @@ never changed or removed, a mistake gets a new file. A database with migrations 
 the code: it is refused unless they are such as code this old works with (`phases`). And no migration is applied that a node which
 works on the database (`nodes`) does not go with.
 
-The lock is polled, never waited for in the database: see `try_lock` in `sql/migrate.sql`.
+The lock is polled, never waited for in the database: see `try_lock` in `sql/migrate.sql`. A table is waited for briefly, again and again:
+whoever comes while we wait, waits behind us, and a backup may hold a table for an hour.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ _RECORD = _SQL.record
 _TRY_LOCK = _SQL.try_lock
 _UNLOCK = _SQL.unlock
 _LOCK_HOLDER = _SQL.lock_holder
+_WAIT_FOR_TABLES = _SQL.wait_for_tables
 
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _LOCK_POLL_S = 0.1
+_TABLE_WAIT_MS = 2_000  # while a migration waits for a table, all others wait behind it
+_PAUSE_S = 1.0  # time for those
 
 
 class MigrationError(GatewayError):
@@ -192,7 +196,7 @@ async def migrate(
     Args:
         connection: outside a transaction, as a user that may create everything the migrations create.
         folder: where the files are.
-        lock_timeout_s: how long another migrator may take.
+        lock_timeout_s: how long another migrator may take, and how long tables that others use are tried for.
 
     Raises:
         MigrationError: the database and the folder do not fit, another migrator works for too long, a node runs older code than a
@@ -201,7 +205,7 @@ async def migrate(
     """
     migrations = read_migrations(folder)
     async with _alone(connection, lock_timeout_s):
-        return await _apply_pending(connection, migrations)
+        return await _apply_pending(connection, migrations, lock_timeout_s)
 
 
 async def take_part(
@@ -221,14 +225,14 @@ async def take_part(
         folder: where the files are.
         apply: whether what is pending is applied first, as by `migrate`.
         where: the database, for messages.
-        lock_timeout_s: how long a migrator may take.
+        lock_timeout_s: as for `migrate`.
 
     Raises:
         MigrationError: as `migrate`; or the schema is one that this code does not work with.
     """
     migrations = read_migrations(folder)
     async with _alone(connection, lock_timeout_s):
-        done = await _apply_pending(connection, migrations) if apply else []
+        done = await _apply_pending(connection, migrations, lock_timeout_s) if apply else []
         found = _status(await _read_applied(connection), migrations)
         if complaint := found.complaint(where):
             raise MigrationError(complaint)
@@ -252,7 +256,9 @@ def _oldest_schema(migrations: Sequence[Migration]) -> int:
     return phases.oldest_schema((migration.number, migration.phase) for migration in migrations)
 
 
-async def _apply_pending(connection: Connection, migrations: Sequence[Migration]) -> list[str]:
+async def _apply_pending(
+    connection: Connection, migrations: Sequence[Migration], patience_s: float
+) -> list[str]:
     await connection.execute(_CREATE_LEDGER)
     applied = await _read_applied(connection)
     if problem := check(applied, migrations):
@@ -271,24 +277,36 @@ async def _apply_pending(connection: Connection, migrations: Sequence[Migration]
             f"{waiting[0].code_from:04} first; nothing was applied"
         )
     await connection.execute(_EXTEND_LEDGER)
+    deadline = asyncio.get_running_loop().time() + patience_s
     for migration in ready:
-        await _apply(connection, migration)
+        while not await _apply(connection, migration, last=asyncio.get_running_loop().time() > deadline):
+            await asyncio.sleep(_PAUSE_S)
     return [migration.name for migration in ready]
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
+async def _apply(connection: Connection, migration: Migration, *, last: bool) -> bool:
+    """Apply one migration; False when a table could not be had in time, and it is not the last try."""
     try:
         async with connection.transaction():
+            await connection.execute(_WAIT_FOR_TABLES, f"{_TABLE_WAIT_MS}ms")
             await connection.execute(migration.sql)
             await connection.execute(
                 _RECORD, migration.number, migration.name, migration.sha256, migration.code_from
             )
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        if not last:
+            return False
+        raise MigrationError(
+            f"{migration.name}.sql: somebody keeps a table that it changes (a backup, a transaction that is left open): {error}; "
+            "nothing of it was applied"
+        ) from error
     except asyncpg.PostgresError as error:
         # Postgres counts characters from 1; a line is what an editor can go to.
         position = getattr(error, "position", None)
         line = migration.sql.count("\n", 0, int(position) - 1) + 1 if position else None
         where = f"{migration.name}.sql" + (f", line {line}" if line else "")
         raise MigrationError(f"{where}: {error}; nothing of it was applied") from error
+    return True
 
 
 async def _read_applied(connection: Connection) -> tuple[Applied, ...]:

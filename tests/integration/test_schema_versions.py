@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -121,3 +122,21 @@ async def test_a_record_of_an_older_version_is_read_and_extended(
     assert [row.code_from for row in (await status(connection, old)).applied] == [1]
     assert await migrate(connection, new) == ["0002_step"]
     assert [row.code_from for row in (await status(connection, new)).applied] == [1, 1]
+
+
+async def test_a_table_that_somebody_uses_is_tried_again_while_others_go_on(
+    connection: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await migrate(connection, code(tmp_path, "old", FIRST))
+    new = code(tmp_path, "new", FIRST, EXPAND)
+    backup = other.transaction()
+    await backup.start()
+    await other.fetch("SELECT * FROM first")
+    with pytest.raises(MigrationError, match=r"0002_step\.sql: somebody keeps a table .* nothing of it was applied"):
+        await migrate(connection, new, lock_timeout_s=0.0)
+    migrating = asyncio.create_task(migrate(connection, new))
+    async with asyncio.timeout(10):
+        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            await asyncio.sleep(0.01)
+    await backup.rollback()
+    assert await migrating == ["0002_step"]

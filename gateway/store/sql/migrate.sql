@@ -46,3 +46,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.classid::bigint = 29099075147620729 >> 32
   AND l.objid::bigint = 29099075147620729 & 4294967295;
+
+-- name: wait_for_tables
+-- How long this transaction waits for a lock ($1, such as '2000ms').
+SELECT set_config('lock_timeout', $1, true);
