@@ -1,0 +1,3 @@
+-- Keeps the number: the branch that owns it replaces this file.
+-- phase: expand
+select 1;
