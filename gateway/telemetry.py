@@ -127,7 +127,9 @@ class Metrics:
             "gateway_promoted_total", "Deliveries that came due again, and were queued.", registry=registry
         )
         self.expired = Counter(
-            "gateway_expired_total", "Deliveries that expired before a dispatcher had them.", registry=registry
+            "gateway_expired_total",
+            "Deliveries that expired before a dispatcher had them.",
+            registry=registry,
         )
         self.claim_lag_s = Gauge(
             "gateway_claim_lag_seconds",
@@ -135,7 +137,10 @@ class Metrics:
             registry=registry,
         )
         self.contents_erased = Counter(
-            "gateway_contents_erased_total", "Messages whose content was erased.", ["stream"], registry=registry
+            "gateway_contents_erased_total",
+            "Messages whose content was erased.",
+            ["stream"],
+            registry=registry,
         )
         self.api_duration_s = Histogram(
             "gateway_api_duration_seconds",
@@ -153,13 +158,18 @@ class NodeMetrics:
         """Register all metrics in `registry`; once per registry."""
         self.registry = registry
         self.build = Info(
-            "gateway_build", "Version of the gateway, and of its schema (its newest migration).", registry=registry
+            "gateway_build",
+            "Version of the gateway, and of its schema (its newest migration).",
+            registry=registry,
         )
         self.up = Gauge(
             "gateway_process_up", "Whether a process of this node answers.", ["process"], registry=registry
         )
         self.restarts = Gauge(
-            "gateway_process_restarts", "How often a process died and was started again.", ["process"], registry=registry
+            "gateway_process_restarts",
+            "How often a process died and was started again.",
+            ["process"],
+            registry=registry,
         )
         self.database_up = Gauge(
             "gateway_database_up", "Whether Postgres holds this node's connection.", registry=registry

@@ -72,7 +72,9 @@ class Presence:
         )
         try:
             with outages_named("taking part in the fleet"):
-                self.joined = await take_part(connection, apply=migrate, where=f"the database at {describe(self._dsn)}")
+                self.joined = await take_part(
+                    connection, apply=migrate, where=f"the database at {describe(self._dsn)}"
+                )
         except BaseException:
             connection.terminate()
             raise

@@ -64,7 +64,9 @@ async def run_upkeep(
             _every(EXPIRE_EVERY_S, lambda: _expire(pool, metrics), clock, stop),
             _every(LAG_EVERY_S, lambda: _measure(pool, metrics), clock, stop),
             _every(ERASE_EVERY_S, lambda: _erase(pool, kept, clock, metrics), clock, stop),
-            _every(PARTITIONS_EVERY_S, lambda: _with(maintain, lambda c: drop_step(c, kept, clock)), clock, stop),
+            _every(
+                PARTITIONS_EVERY_S, lambda: _with(maintain, lambda c: drop_step(c, kept, clock)), clock, stop
+            ),
             _every(SWEEP_EVERY_S, lambda: _with(pool, queue.sweep), clock, stop),
             _every(
                 REAP_EVERY_S,

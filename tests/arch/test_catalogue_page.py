@@ -11,7 +11,9 @@ from tests.support.catalogue_page import PAGE, SILENT, metrics, page, parse
 
 def _sources() -> str:
     return "\n".join(
-        (ROOT / module.path).read_text(encoding="utf-8") for module in modules() if module.name != "gateway.telemetry"
+        (ROOT / module.path).read_text(encoding="utf-8")
+        for module in modules()
+        if module.name != "gateway.telemetry"
     )
 
 

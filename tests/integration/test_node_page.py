@@ -48,7 +48,15 @@ def test_a_node_tells_of_all_its_processes_and_of_one_that_is_stuck(db: str, tmp
     names = {"api", "dispatch-1", "dispatch-2", "schedule", "listen"}
     with (
         Program(
-            "gateway.cli", "run", "--json", "--roles", ",".join(roles), "--workers", "2", log_path=tmp_path / "log", env=env
+            "gateway.cli",
+            "run",
+            "--json",
+            "--roles",
+            ",".join(roles),
+            "--workers",
+            "2",
+            log_path=tmp_path / "log",
+            env=env,
         ) as gateway,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http,
     ):

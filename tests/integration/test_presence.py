@@ -53,7 +53,8 @@ async def test_a_node_that_the_schema_has_left_behind_meanwhile_says_so(db: str,
     async with kept(db, told.set_result) as presence:
         [before] = await _nodes(pool)
         await pool.execute(
-            "INSERT INTO gateway_migration (number, name, sha256, code_from) VALUES ($1, 'contracted', '', $1)", NEWEST + 1
+            "INSERT INTO gateway_migration (number, name, sha256, code_from) VALUES ($1, 'contracted', '', $1)",
+            NEWEST + 1,
         )
         await pool.fetchval("SELECT pg_terminate_backend($1)", before.pid)
         async with asyncio.timeout(10):

@@ -50,8 +50,12 @@ class Desk:
                 "SELECT id, site_id, broadcast_id, 'deferred', now(), 'not now, ' || recipient FROM queue WHERE id = $1",
                 delivery,
             )
-        await self.connection.execute("UPDATE queue SET last_reply = '550 unknown: ' || recipient WHERE id = ANY ($1)", ids)
-        await self.connection.execute("SELECT end_deliveries($1, 'bounced', 0, '{queued}', 'ended by hand')", ids)
+        await self.connection.execute(
+            "UPDATE queue SET last_reply = '550 unknown: ' || recipient WHERE id = ANY ($1)", ids
+        )
+        await self.connection.execute(
+            "SELECT end_deliveries($1, 'bounced', 0, '{queued}', 'ended by hand')", ids
+        )
 
     async def has_content(self, message_id: int) -> bool:
         row = await self.connection.fetchrow("SELECT * FROM message WHERE id = $1", message_id)
@@ -81,12 +85,16 @@ async def desk(pool: asyncpg.Pool) -> AsyncIterator[Desk]:
 async def test_contents_go_when_they_are_old_enough_and_records_stay(desk: Desk) -> None:
     message = await desk.message()
     marketing = await desk.message(stream="marketing")
-    assert await erase_due(desk.connection, "transactional", datetime.now(UTC) - timedelta(days=1), 10) == Erased(0, 0)
+    assert await erase_due(
+        desk.connection, "transactional", datetime.now(UTC) - timedelta(days=1), 10
+    ) == Erased(0, 0)
     assert await desk.has_content(message)
     assert await erase_due(desk.connection, "transactional", LATER, 10) == Erased(2, 1)
     assert not await desk.has_content(message)
     assert await desk.has_content(marketing)
-    row = await desk.connection.fetchrow("SELECT recipient, state::text FROM ended WHERE message_id = $1", message)
+    row = await desk.connection.fetchrow(
+        "SELECT recipient, state::text FROM ended WHERE message_id = $1", message
+    )
     assert tuple(row) == (ADDRESS, "bounced")
     assert await erase_due(desk.connection, "transactional", LATER, 10) == Erased(0, 0)
 
@@ -123,7 +131,9 @@ async def test_the_dispatchers_role_may_do_it(db: str, desk: Desk) -> None:
         assert not await erase_step(connection, kept, clock, metrics)
     worker.terminate()
     assert not await desk.has_content(message)
-    assert metrics.registry.get_sample_value("gateway_contents_erased_total", {"stream": "transactional"}) == 1
+    assert (
+        metrics.registry.get_sample_value("gateway_contents_erased_total", {"stream": "transactional"}) == 1
+    )
 
 
 async def test_a_site_has_a_message_erased_at_once(db: str, desk: Desk) -> None:

@@ -132,11 +132,15 @@ async def test_a_table_that_somebody_uses_is_tried_again_while_others_go_on(
     backup = other.transaction()
     await backup.start()
     await other.fetch("SELECT * FROM first")
-    with pytest.raises(MigrationError, match=r"0002_step\.sql: somebody keeps a table .* nothing of it was applied"):
+    with pytest.raises(
+        MigrationError, match=r"0002_step\.sql: somebody keeps a table .* nothing of it was applied"
+    ):
         await migrate(connection, new, lock_timeout_s=0.0)
     migrating = asyncio.create_task(migrate(connection, new))
     async with asyncio.timeout(10):
-        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'first'::regclass AND NOT granted)"):
+        while not await other.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'first'::regclass AND NOT granted)"
+        ):
             await asyncio.sleep(0.01)
     await backup.rollback()
     assert await migrating == ["0002_step"]

@@ -14,7 +14,9 @@ from tests.support.postgres import Cluster
 
 
 def _run(program: str, *arguments: str) -> None:
-    done = subprocess.run([find_bin_dir() / program, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [find_bin_dir() / program, *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

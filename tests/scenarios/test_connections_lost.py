@@ -13,7 +13,9 @@ from tests.support.fleet import SENDING_DOMAIN, Fleet
 CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1"
 
 
-async def test_what_is_accepted_while_connections_are_cut_is_sent_without_the_sweep(db: str, tmp_path: Path) -> None:
+async def test_what_is_accepted_while_connections_are_cut_is_sent_without_the_sweep(
+    db: str, tmp_path: Path
+) -> None:
     async with Fleet(db, tmp_path) as fleet, open_world(db, tmp_path) as world:
         await fleet.stop_upkeep()  # the sweep would find what nobody was woken for
         app = await _app(world, fleet)

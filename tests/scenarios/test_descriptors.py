@@ -19,7 +19,9 @@ from tests.support.node import Node
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 
 
-async def test_a_dispatcher_that_can_open_no_more_connections_sends_over_those_it_has(db: str, tmp_path: Path) -> None:
+async def test_a_dispatcher_that_can_open_no_more_connections_sends_over_those_it_has(
+    db: str, tmp_path: Path
+) -> None:
     settings = {"dispatch": {"connections_per_lane": 3, "idle_connection_s": 0.2}}
     async with Fleet(db, tmp_path, settings=settings, sink_options=("--delay-ms", "20")) as fleet:
         ids = await fleet.submit(300, domains=60)  # wants 180 connections
@@ -38,7 +40,9 @@ async def test_an_api_that_can_accept_no_more_connections_serves_again_when_some
         node = Node(fleet, "here", "api")
         try:
             await node.start()
-            [api] = [p for p in psutil.Process(node.pid).children() if "gateway.app.child" in " ".join(p.cmdline())]
+            [api] = [
+                p for p in psutil.Process(node.pid).children() if "gateway.app.child" in " ".join(p.cmdline())
+            ]
             async with httpx.AsyncClient(base_url=node.api, timeout=30) as http:
                 assert (await http.get("/readyz")).status_code == 200
                 most = max(int(name) for name in os.listdir(f"/proc/{api.pid}/fd")) + 1 + 5

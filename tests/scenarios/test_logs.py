@@ -36,7 +36,9 @@ async def _repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             sender = line
             HEARD.append(line[line.index("<") + 1 : line.index("@")])
         refused = f"550 5.1.1 {line}, {sender}: unknown user {line[8:]}"
-        writer.write({"RCPT": refused, "QUIT": "221 bye", "DATA": "503 no"}.get(verb, "250 ok").encode() + b"\r\n")
+        writer.write(
+            {"RCPT": refused, "QUIT": "221 bye", "DATA": "503 no"}.get(verb, "250 ok").encode() + b"\r\n"
+        )
         await writer.drain()
         if verb == "QUIT":
             break
@@ -82,7 +84,9 @@ async def test_a_scan_of_all_logs_finds_no_address_content_key_or_token(db: str,
     told = [line for line in lines if line["level"] != "debug"]
     addressed = [line for line in told if LOCAL_PART in json.dumps(line) or ADDRESS.search(json.dumps(line))]
     assert not addressed, "addresses stand in the log:\n" + "\n".join(map(str, addressed[:3]))
-    stray = [line for line in log.splitlines() if not line.startswith("{") and (LOCAL_PART in line or "@" in line)]
+    stray = [
+        line for line in log.splitlines() if not line.startswith("{") and (LOCAL_PART in line or "@" in line)
+    ]
     assert not stray, "lines that are no events hold addresses:\n" + "\n".join(stray[:3])
 
 

@@ -56,7 +56,9 @@ async def test_while_the_database_has_no_room_nothing_is_claimed_and_what_was_se
         assert await fleet.ids_in("delivered") == set(ids)
 
 
-async def test_while_the_database_has_no_room_submissions_are_told_to_come_again(db: str, tmp_path: Path) -> None:
+async def test_while_the_database_has_no_room_submissions_are_told_to_come_again(
+    db: str, tmp_path: Path
+) -> None:
     async with open_world(db, tmp_path) as world:
         app = await world.site(domain="acme.example")
         item = {"from": "a@acme.example", "to": "b@c.example", "subject": "s", "text": "t"}
@@ -83,8 +85,13 @@ async def test_no_free_connection_refuses_a_batch_whole(db: str, tmp_path: Path)
     config = DatabaseConfig(dsn=db, data_dir=str(tmp_path), api_pool_size=2, acquire_timeout_s=0.05)
     async with open_world(db, tmp_path, database=config) as world:
         app = await world.site(domain="acme.example")
-        items = [{"from": "a@acme.example", "to": f"u{i}@d{i}.example", "subject": "s", "text": "t"} for i in range(50)]
-        await app.call("POST", "/v1/messages", items[0], expect=202)  # who asks, and for which domain, is known from here on
+        items = [
+            {"from": "a@acme.example", "to": f"u{i}@d{i}.example", "subject": "s", "text": "t"}
+            for i in range(50)
+        ]
+        await app.call(
+            "POST", "/v1/messages", items[0], expect=202
+        )  # who asks, and for which domain, is known from here on
         pool = world.services.pool
         async with pool.acquire(), pool.acquire():
             refused = await app.call("POST", "/v1/messages", items, key="batch", expect=503)

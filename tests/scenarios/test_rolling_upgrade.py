@@ -43,7 +43,12 @@ class App:
                 await self._send(http, next(self._numbers))
 
     async def _send(self, http: httpx.AsyncClient, number: int) -> None:
-        body = {"from": f"news@{SENDING_DOMAIN}", "to": f"u{number}@d{number % 20}.test", "subject": "Rolling", "text": "On."}
+        body = {
+            "from": f"news@{SENDING_DOMAIN}",
+            "to": f"u{number}@d{number % 20}.test",
+            "subject": "Rolling",
+            "text": "On.",
+        }
         for _ in range(TRIES):
             try:
                 # With a key a second try is no second message, whatever became of the first.
@@ -57,7 +62,9 @@ class App:
                 self.refused.append(f"{answer.status_code} {answer.text}")
             else:
                 self.accepted += 1
-                self._fleet.submitted += [decode(Prefix.DELIVERY, d["id"]) for d in answer.json()["deliveries"]]
+                self._fleet.submitted += [
+                    decode(Prefix.DELIVERY, d["id"]) for d in answer.json()["deliveries"]
+                ]
             return
         self.refused.append(f"message {number}: no node answered {TRIES} times")
 

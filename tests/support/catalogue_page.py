@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ SILENT = frozenset(
 def events(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Every event with what its line says."""
     body = _class(tree, "Event").body
-    for node, doc in zip(body, body[1:], strict=False):
+    for node, doc in pairwise(body):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             assert isinstance(doc, ast.Expr), f"{node.value.value}: no docstring under it"
             assert isinstance(doc.value, ast.Constant), f"{node.value.value}: no docstring under it"
@@ -49,14 +50,26 @@ def page() -> str:
     tree = parse()
     lines = [_HEAD, "## Events", "", "| event | fields, and what it tells |", "|---|---|"]
     lines += [
-        f"| `{event}` | {' '.join(doc.split())}{' Not logged yet.' if event in SILENT else ''} |" for event, doc in events(tree)
+        f"| `{event}` | {' '.join(doc.split())}{' Not logged yet.' if event in SILENT else ''} |"
+        for event, doc in events(tree)
     ]
     lines += ["", "## Metrics", "", "Of a process; on the node's page with the label `process`.", ""]
     lines += ["| metric | labels | what it is |", "|---|---|---|"]
     lines += [f"| `{metric}` | {labels} | {told} |" for _, metric, told, labels in metrics(tree, "Metrics")]
-    lines += ["", "Of a node, on its own page (`[metrics]`):", "", "| metric | labels | what it is |", "|---|---|---|"]
-    lines += [f"| `{metric}` | {labels} | {told} |" for _, metric, told, labels in metrics(tree, "NodeMetrics")]
-    lines += ["", "Beside these the usual ones of a process: `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` …"]
+    lines += [
+        "",
+        "Of a node, on its own page (`[metrics]`):",
+        "",
+        "| metric | labels | what it is |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| `{metric}` | {labels} | {told} |" for _, metric, told, labels in metrics(tree, "NodeMetrics")
+    ]
+    lines += [
+        "",
+        "Beside these the usual ones of a process: `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds` …",
+    ]
     return "\n".join(lines) + "\n"
 
 

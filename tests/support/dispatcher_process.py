@@ -148,7 +148,9 @@ def run(arguments: list[str], log: Path) -> None:
     parser.add_argument("--lose-answers", metavar="CALL:ONE_IN")
     parser.add_argument("--poison", metavar="LOCAL_PART")
     parser.add_argument("--journal-grace-s", type=float)
-    parser.add_argument("--file-bytes", type=int, help="no file of this process grows longer, as on a full disk")
+    parser.add_argument(
+        "--file-bytes", type=int, help="no file of this process grows longer, as on a full disk"
+    )
     parser.add_argument("--spare-descriptors", type=int, help="how many more files and sockets it may open")
     args = parser.parse_args(arguments)
     if args.die_at:

@@ -340,6 +340,24 @@ CREATE FUNCTION public.current_site() RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NULLIF(NULLIF(current_setting('gateway.site_id'::text, true), '*'::text), ''::text))::integer;
 
+CREATE FUNCTION public.drop_event_days(p_before timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql
+    SET lock_timeout TO '200ms'
+    AS $_$
+declare v_name text; v_dropped integer := 0;
+begin
+    for v_name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
+           and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1
+    loop
+        execute format('drop table %I', v_name);
+        v_dropped := v_dropped + 1;
+    end loop;
+    delete from event_rest e where e.at < p_before;
+    return v_dropped;
+end $_$;
+
 CREATE FUNCTION public.end_deliveries(p_ids bigint[], p_state public.delivery_state, p_shard integer, p_from public.delivery_state[], p_reason text) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
@@ -362,6 +380,17 @@ begin
     select count(*) into v_count from gone;
     return v_count;
 end $$;
+
+CREATE FUNCTION public.ended_messages(p_messages bigint[]) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET enable_seqscan TO 'off'
+    AS $$
+    select coalesce(array_agg(m.id), '{}') from unnest(p_messages) m(id)
+     where not exists (select from acceptance a join lateral (
+                           select from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1 limit 1) q on true
+                        where a.message_id = m.id)
+       and not exists (select from broadcast b where b.message_id = m.id and b.ended_at is null)
+$$;
 
 CREATE FUNCTION public.ensure_flows(p_lanes integer[], p_priority smallint, p_site integer, p_broadcast bigint) RETURNS TABLE(lane_id integer, flow_id bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -402,6 +431,106 @@ begin
      where not exists (select from domain_lane d where d.domain = w.domain)
      order by w.domain on conflict do nothing;
     return query select d.domain, d.lane_id from domain_lane d where d.domain = any (p_domains);
+end $$;
+
+CREATE FUNCTION public.erase_contents(p_messages bigint[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+declare v_count integer;
+begin
+    update message m set subject = '', html = '', text = '', headers = '{}', reply_to = '', attachments = null, erased_at = clock_timestamp()
+     where m.id = any (p_messages) and m.erased_at is null;
+    get diagnostics v_count = row_count;
+    delete from retention_waiting w where w.message_id = any (p_messages);
+    return v_count;
+end $$;
+
+CREATE FUNCTION public.erase_due(p_stream public.stream, p_before timestamp with time zone, p_limit integer, OUT looked integer, OUT erased integer) RETURNS record
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+declare v_cursor bigint; v_next bigint; v_due bigint[]; v_waiting bigint[]; v_done bigint[];
+begin
+    looked := 0; erased := 0;
+    select c.message_id into v_cursor from retention_cursor c where c.stream = p_stream for update skip locked;
+    if not found then return; end if;
+    -- Ids and times are in the same order but for some seconds: the first one that is too young ends the look.
+    select count(*), max(n.id), coalesce(array_agg(n.id) filter (where n.stream = p_stream and n.erased_at is null), '{}')
+      into looked, v_next, v_due
+      from (select x.*, bool_and(x.created_at < p_before) over (order by x.id) as is_old
+              from (select m.id, m.stream, m.created_at, m.erased_at from message m where m.id > v_cursor order by m.id limit p_limit) x) n
+     where n.is_old;
+    if looked > 0 then
+        v_done := ended_messages(v_due);
+        insert into retention_waiting (message_id)
+        select d from unnest(v_due) d where d <> all (v_done) on conflict do nothing;
+        erased := erase_contents(v_done);
+        update retention_cursor c set message_id = v_next where c.stream = p_stream;
+    end if;
+    select coalesce(array_agg(w.message_id), '{}') into v_waiting from (
+        select w.message_id, w.since from retention_waiting w join message m on m.id = w.message_id
+         where m.stream = p_stream and m.created_at < p_before order by w.since limit p_limit) w;
+    if v_waiting <> '{}' then
+        v_done := ended_messages(v_waiting);
+        erased := erased + erase_contents(v_done);
+        -- Who waits on goes to the end, so that all get their turn.
+        update retention_waiting w set since = clock_timestamp() where w.message_id = any (v_waiting) and w.message_id <> all (v_done);
+    end if;
+end $$;
+
+CREATE FUNCTION public.erase_message(p_site integer, p_message bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare v_first bigint; v_last bigint; v_accepted timestamptz;
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
+    end if;
+    perform 1 from message m where m.id = p_message and m.site_id = p_site for update;
+    if not found then return false; end if;
+    if p_message <> all (ended_messages(array[p_message])) then
+        raise object_in_use using message = 'deliveries of this message are open: cancel them first, or wait for their end';
+    end if;
+    perform erase_contents(array[p_message]);
+    for v_first, v_last, v_accepted in
+        select a.id * 1024, a.id * 1024 + a.deliveries - 1, a.accepted_at from acceptance a where a.message_id = p_message
+    loop
+        update ended e set recipient = '', reply = null
+         where e.id between v_first and v_last and e.accepted_at = v_accepted and (e.recipient <> '' or e.reply is not null);
+        update event e set reply = null
+         where e.delivery_id between v_first and v_last and e.at >= v_accepted - interval '1 hour' and e.reply is not null;
+    end loop;
+    return true;
+end $$;
+
+CREATE FUNCTION public.erase_recipient(p_site integer, p_address text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    AS $$
+declare v_ids bigint[]; v_messages bigint[]; v_since timestamptz;
+begin
+    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
+        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
+    end if;
+    if exists (select from queue q where q.site_id = p_site and lower(q.recipient) = lower(p_address)) then
+        raise object_in_use using message = 'deliveries to this address are open: cancel them first, or wait for their end';
+    end if;
+    with gone as (
+        update ended e set recipient = '', reply = null where e.site_id = p_site and lower(e.recipient) = lower(p_address) and p_address <> ''
+        returning e.id, e.message_id, e.broadcast_id, e.accepted_at)
+    select coalesce(array_agg(g.id), '{}'), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
+      into v_ids, v_messages, v_since from gone g;
+    update event e set reply = null
+     where e.delivery_id = any (v_ids) and e.at >= v_since - interval '1 hour' and e.reply is not null;
+    perform erase_contents(array(
+        select m.id from unnest(ended_messages(v_messages)) m(id)
+         where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
+                                                   and e.accepted_at = a.accepted_at
+                            where a.message_id = m.id and e.recipient <> '')));
+    return cardinality(v_ids);
 end $$;
 
 CREATE FUNCTION public.expire_ready(p_limit integer, p_shard integer) RETURNS integer
@@ -1298,7 +1427,8 @@ CREATE TABLE public.message (
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     template text DEFAULT ''::text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    attachments bytea
+    attachments bytea,
+    erased_at timestamp with time zone
 );
 ALTER TABLE ONLY public.message ALTER COLUMN html SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.message ALTER COLUMN text SET STORAGE EXTERNAL;
@@ -1328,6 +1458,16 @@ CREATE TABLE public.queue (
     last_reply text
 )
 WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='20000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE public.retention_cursor (
+    stream public.stream NOT NULL,
+    message_id bigint DEFAULT 0 NOT NULL
+);
+
+CREATE TABLE public.retention_waiting (
+    message_id bigint NOT NULL,
+    since timestamp with time zone DEFAULT now() NOT NULL
+);
 
 CREATE TABLE public.site (
     id integer NOT NULL,
@@ -1521,6 +1661,12 @@ ALTER TABLE ONLY public.message
 
 ALTER TABLE ONLY public.queue
     ADD CONSTRAINT queue_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY public.retention_cursor
+    ADD CONSTRAINT retention_cursor_pkey PRIMARY KEY (stream);
+
+ALTER TABLE ONLY public.retention_waiting
+    ADD CONSTRAINT retention_waiting_pkey PRIMARY KEY (message_id);
 
 ALTER TABLE ONLY public.site
     ADD CONSTRAINT site_pkey PRIMARY KEY (id);
@@ -1876,6 +2022,10 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.message TO gateway_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.queue TO gateway_dispatch;
 GRANT SELECT,INSERT ON TABLE public.queue TO gateway_api;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.retention_cursor TO gateway_dispatch;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.retention_waiting TO gateway_dispatch;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.site TO gateway_dispatch;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.site TO gateway_api;

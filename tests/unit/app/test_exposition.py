@@ -49,7 +49,9 @@ def test_a_joined_page_holds_what_its_pages_hold(processes: dict[str, tuple[int,
     }
     families = list(text_string_to_metric_families(join_pages(pages)))
     together = {
-        (sample.name, *sorted(sample.labels.items()), sample.value) for family in families for sample in family.samples
+        (sample.name, *sorted(sample.labels.items()), sample.value)
+        for family in families
+        for sample in family.samples
     }
     assert together == alone
     assert len({family.name for family in families}) == len(families)

@@ -55,5 +55,7 @@ async def test_what_is_not_ready_says_why_and_lives_all_the_same() -> None:
     node = Told("dispatch-1 does not answer", "Postgres is away")
     found = await answer("GET", "/readyz", node)
     assert found.status == "503 Service Unavailable"
-    assert found.body == b'{"status":"unavailable","problems":["dispatch-1 does not answer","Postgres is away"]}'
+    assert (
+        found.body == b'{"status":"unavailable","problems":["dispatch-1 does not answer","Postgres is away"]}'
+    )
     assert (await answer("GET", "/healthz", node)).status == "200 OK"
