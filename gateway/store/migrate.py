@@ -279,7 +279,10 @@ async def _apply_pending(
     await connection.execute(_EXTEND_LEDGER)
     deadline = asyncio.get_running_loop().time() + patience_s
     for migration in ready:
-        while not await _apply(connection, migration, last=asyncio.get_running_loop().time() > deadline):
+        while True:
+            last = asyncio.get_running_loop().time() > deadline
+            if await _apply(connection, migration, last=last):
+                break
             await asyncio.sleep(_PAUSE_S)
     return [migration.name for migration in ready]
 
