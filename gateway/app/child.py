@@ -64,9 +64,10 @@ async def _live(brief: Brief, pipe: Pipe) -> Exit:
     metrics = Metrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
     log.info(Event.PROCESS_STARTED, role=brief.role.value, pid=os.getpid(), version=__version__)
+    reporting: asyncio.Server | None = None  # uvloop closes a server that nobody holds
     try:
         if brief.report:
-            await serve_report(brief.report, metrics.registry)
+            reporting = await serve_report(brief.report, metrics.registry)
         # By name: a process loads its own role's packages and no other's.
         role = cast("RoleModule", import_module(f"gateway.app.roles.{brief.role}"))
         return await role.start(brief, tunings, stop, metrics)
@@ -76,6 +77,9 @@ async def _live(brief: Brief, pipe: Pipe) -> Exit:
     except Exception as error:
         log.error(Event.PROCESS_ENDED, role=brief.role.value, pid=os.getpid(), exc_info=True)
         return exit_code(error)
+    finally:
+        if reporting is not None:
+            reporting.close()
 
 
 if __name__ == "__main__":
