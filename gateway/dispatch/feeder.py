@@ -97,6 +97,8 @@ class Feeder:
                     await self._try_suspect(attempts)
                     continue  # what went back is told before more is claimed
                 got = await self._claim_once(attempts)
+                if not got and not self.held:
+                    self._suspect_from = 0.0  # nobody waits for the next one
             except STORE_ERRORS as error:
                 self._log.warning(Event.CLAIM_FAILED, error=str(error))
                 self._lost_claim, self._lost_at = True, self._clock.monotonic()
