@@ -92,13 +92,7 @@ class Feeder:
         poll_s = POLL_MIN_S
         while not stop.is_set():
             try:
-                await self._tell()
-                if self._suspects and self._clock.monotonic() >= self._suspect_from:
-                    await self._try_suspect(attempts)
-                    continue  # what went back is told before more is claimed
-                got = await self._claim_once(attempts)
-                if not got and not self.held:
-                    self._suspect_from = 0.0  # nobody waits for the next one
+                got = await self._round(attempts)
             except STORE_ERRORS as error:
                 self._log.warning(Event.CLAIM_FAILED, error=str(error))
                 self._lost_claim, self._lost_at = True, self._clock.monotonic()
@@ -112,6 +106,17 @@ class Feeder:
                 await self._wait(poll_s)
                 poll_s = min(poll_s * 1.5, POLL_MAX_S)
             self._metrics.in_flight.set(self.held)
+
+    async def _round(self, attempts: AttemptMaker) -> bool:
+        """Tell what there is to tell, then claim, or try a suspect whose turn it is; return whether more may be there at once."""
+        await self._tell()
+        if self._suspects and self._clock.monotonic() >= self._suspect_from:
+            await self._try_suspect(attempts)
+            return True  # what went back is told before more is claimed
+        got = await self._claim_once(attempts)
+        if not got and not self.held:
+            self._suspect_from = 0.0  # nobody waits for the next one
+        return got
 
     async def drain(self, attempts: AttemptMaker, grace_s: float) -> None:
         """Hand back what was not begun, let the rest finish within the grace time, then drop the connections."""

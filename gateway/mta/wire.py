@@ -60,6 +60,7 @@ class Session:
         )  # 0: none (RFC 1870 §4)
         self._must_reset = False
         self._opened: Mail | None = None  # its MAIL, RCPT and DATA have left, its replies have not been read
+        self._refused_ahead = False  # its replies are here, and refuse it
         self._spoken = self._heard = False  # in the present transaction: we; the receiver
         self._refusal: Disposition | None = (
             None  # of the present transaction, while replies to its commands are owed
@@ -77,6 +78,11 @@ class Session:
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
         return self._channel.usable
+
+    @property
+    def refused_ahead(self) -> bool:
+        """Whether the replies to what was opened ahead are here and refuse it: it may be told so, though the connection is gone."""
+        return self._opened is not None and self._refused_ahead
 
     @property
     def trace(self) -> Trace | None:
@@ -107,6 +113,7 @@ class Session:
         self.transactions += 1
         self._spoken = self._heard = self.stale = False
         self._refusal = None
+        self._refused_ahead = False
         opened, self._opened = self._opened, None
         if opened is not None and opened is not mail:
             self.abort()
@@ -277,7 +284,9 @@ class Session:
         if channel.early or reply.code == 421 or 300 <= reply.code < 400:
             return True  # judged without them, and the session ends
         behind = await channel.replies_within(_OPENING_REPLIES, self._timeouts.in_step_s)
-        step = step_behind([reply.code for reply in behind], silent=channel.broken is None)
+        codes = [reply.code for reply in behind]
+        step = step_behind(codes, silent=channel.broken is None)
+        self._refused_ahead = len(codes) == _OPENING_REPLIES and any(c >= 400 and c != 421 for c in codes)
         if step is not Step.IN or (channel.broken is not None and channel.broken.kind is ErrorKind.MALFORMED):
             self.one_by_one = True
             self.abort()

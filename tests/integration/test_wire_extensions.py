@@ -179,6 +179,7 @@ async def test_only_the_message_that_was_opened_ahead_may_follow() -> None:
         *opening,
         Until(b"\r\n.\r\n"),
         b"250 taken\r\n",
+        *opening,
         Hold(),
     ]
     async with scripted(script) as server:

@@ -76,12 +76,12 @@ class Receiver(Wire):
         return 250 if line.startswith("RSET") else 0
 
 
-async def play(courses: list[str], receiver: Receiver) -> list[Told]:
+async def play(courses: list[str], receiver: Receiver, timeouts: Timeouts = SHORT) -> list[Told]:
     receiver.channel = channel = Channel()
     channel.connection_made(receiver)
     channel.data_received(b"220 mx\r\n")
     await channel.reply(1.0)
-    session = Session(channel, {"pipelining": ""}, SHORT)
+    session = Session(channel, {"pipelining": ""}, timeouts)
     mails = [mail_of(number, f"{course}-{number}") for number, course in enumerate(courses)]
     return await send(receiver, session, mails, ahead=True)
 
@@ -117,7 +117,7 @@ def test_one_reply_left_out_or_said_twice_is_told_of_no_other_message(
 @settings(deadline=None, max_examples=100)
 def test_of_a_sound_receiver_each_message_hears_what_was_said_of_it(courses: list[str]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        told = runner.run(play(courses, Receiver()))
+        told = runner.run(play(courses, Receiver(), Timeouts()))
     outcomes = [Outcome.DELIVERED if course == "taken" else Outcome.BOUNCED for course in courses]
     assert [message.disposition.outcome for message in told] == outcomes[: len(told)]
     left = courses[len(told) :]

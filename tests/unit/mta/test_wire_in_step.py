@@ -305,7 +305,7 @@ async def test_a_refused_sender_that_was_opened_ahead_is_asked_for_again_elsewhe
 
 
 async def test_a_receiver_that_throws_away_what_came_behind_a_dot_refuses_nothing() -> None:
-    short = Timeouts(mail_s=0.01, in_step_s=0.01)
+    short = Timeouts(mail_s=0.2, in_step_s=0.01)
     disposition, session, second = await opened_behind(b"250 d\r\n", timeouts=short)
     assert (disposition.outcome, session.usable) == (Outcome.DELIVERED, True)
     await session.transact(second, lambda: None)
