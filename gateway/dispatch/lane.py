@@ -30,8 +30,8 @@ START_ROWS: Final = 20
 OPENED_S: Final = 5.0
 """How long a delivery waits, opened, for the end of the one before it; then another connection takes it."""
 
-ALONE_S: Final = 60.0
-"""How long nothing is opened ahead after it had to wait too long: each connection is lost once in that time, at the most."""
+FADING: Final = 0.9
+"""What is left of the longest time at a dot after one that took less: some twenty in a row, and it counts for a tenth."""
 
 
 class Attempts(Sender, Protocol):
@@ -82,14 +82,15 @@ class LaneRunner:
         self.idle_s = float("inf")
         self._limit = min(START_ROWS, max_rows)
         self._waiting: deque[Leased] = deque()
-        self._sending: dict[int, float] = {}  # by id: when its content left; inf while it waits for its moment or the receiver
+        self._sending: dict[int, float] = {}  # by id: when its content left; inf before that
         self._idle: list[tuple[Session, float]] = []
         self._workers: dict[asyncio.Task[None], Worker] = {}
         self._pace, self._turn = LanePace(host.clock), asyncio.Lock()
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
-        self._ahead_from = -math.inf  # when something may be opened ahead
+        self._dot_s = 0.0  # how long the receiver takes from content to reply: the longest lately
+        self._bears_ahead = True
 
     @property
     def held(self) -> int:
@@ -169,7 +170,7 @@ class LaneRunner:
     def let_go_of_late(self, begun_before: float) -> None:
         """Take back what was opened ahead before this moment (monotonic): others need not wait with it for a slow reply."""
         if self._let_go(lambda begun: begun.begun_at < begun_before):
-            self._open_nothing_for_a_while()
+            self._dot_s = max(self._dot_s, OPENED_S)  # the one before it has taken that long by now
 
     def _let_go(self, whether: Callable[[Begun], bool]) -> bool:
         gone = [worker.let_go(whether) for worker in list(self._workers.values())]
@@ -270,15 +271,20 @@ class LaneRunner:
             return self._begin(delivery, at)
 
     def next_now(self) -> Begun | None:
-        """The next delivery, if its moment is now. Not an urgent one: it would wait for the end of another."""
-        if not self._waiting or self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
+        """The next delivery, if its moment is now, and would be behind a dot that takes as long as others did lately.
+
+        Not an urgent one: it would wait for the end of another.
+        """
+        if not self._bears_ahead or self._dot_s >= OPENED_S or not self._waiting:
+            return None
+        if self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
             return None
         now = self._clock.monotonic()
         at = self._pace.earliest(delivery.planned_at)
-        if now < max(at - LEAD_S, self._ahead_from):
+        if now < at - LEAD_S:
             return None
         at = max(at, now)
-        if self._pace.content_at(at) > delivery.late_at or not self._host.may_leave(delivery):
+        if max(self._pace.content_at(at), now + self._dot_s) > delivery.late_at or not self._host.may_leave(delivery):
             return None
         self._waiting.popleft()
         self._sending[delivery.id] = math.inf
@@ -297,16 +303,12 @@ class LaneRunner:
         delivery, now = begun.delivery, self._clock.monotonic()
         if now > delivery.late_at + self._max_patience_s:
             self._late += 1
-            self._open_nothing_for_a_while()
             return False
         return now >= self.refused_until and delivery.last_moment > now and self._host.may_leave(delivery)
 
     def one_by_one(self) -> None:
         """Open nothing ahead here any more: this receiver does not bear it."""
-        self._ahead_from = math.inf
-
-    def _open_nothing_for_a_while(self) -> None:
-        self._ahead_from = max(self._ahead_from, self._clock.monotonic() + ALONE_S)
+        self._bears_ahead = False
 
     def put_back(self, begun: Begun, *, free: bool) -> None:
         """Take back what was opened ahead and not begun: to the head of the line, or to the queue where no connection takes it in time.
@@ -330,9 +332,9 @@ class LaneRunner:
 
     def ended(self, begun: Begun, disposition: Disposition | None) -> None:
         """Take note of an attempt's end; None: it was not made."""
-        left_at = self._sending.pop(begun.delivery.id)
-        if self._clock.monotonic() - left_at > OPENED_S:
-            self._open_nothing_for_a_while()  # behind the next one, too, it would wait in vain
+        took_s = self._clock.monotonic() - self._sending.pop(begun.delivery.id)
+        if took_s >= 0.0:
+            self._dot_s = max(took_s, self._dot_s * FADING)
         self._pace.ended(begun.delivery.id)
         self._on_progress()
         if disposition is None:

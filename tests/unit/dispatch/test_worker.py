@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.dispatch.lane import ALONE_S, OPENED_S
+from gateway.dispatch.lane import OPENED_S
 from gateway.model.delivery import Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from tests.unit.dispatch.test_lane import Host, grant, lane_of
@@ -157,21 +157,37 @@ async def test_a_connection_that_has_carried_its_share_is_closed_though_nothing_
         assert lane.quiet
 
 
-async def test_what_comes_too_late_after_its_turn_goes_back_and_for_a_while_nothing_is_opened() -> None:
-    """A receiver that takes half a second at the dot, and turns of a quarter: one connection is lost a minute."""
+async def test_what_comes_too_late_after_its_turn_goes_back_and_the_lane_learns_from_it() -> None:
+    """A receiver that takes half a second at the dot: behind it, nothing is opened whose turn is a quarter."""
     async with lane_of(opens_ahead=True) as (lane, host):
         host.takes_s = 0.5
         lane.take(grant(range(2), rate=1e6, burst=100))
         await host.clock.advance(1.0)
         assert (_ahead(host), host.back, host.forgotten) == ([1], [1], [1])
         assert host.sessions[0].ended == "abort"
-        lane.take(grant(range(2, 4), rate=1e6, burst=100, start=1_001.0, late_s=60.0))
-        await host.clock.advance(ALONE_S - 1.0)
-        assert [number for number, _ in host.sent] == [0, 2, 3]
-        assert _ahead(host) == [1]
-        lane.take(grant(range(4, 6), rate=1e6, burst=100, start=host.clock.monotonic() + 1.0, late_s=60.0))
-        await host.clock.advance(5.0)
+        lane.take(grant(range(2, 4), rate=1e6, burst=100, start=1_001.0))
+        await host.clock.advance(1.0)
+        assert (_ahead(host), host.back) == ([1], [1, 3])
+        assert host.sessions[1].ended == ""
+        lane.take(grant(range(4, 6), rate=1e6, burst=100, start=1_002.0, late_s=1.0))
+        await host.clock.advance(2.0)
         assert _ahead(host) == [1, 5]
+        assert [number for number, _ in host.sent] == [0, 2, 4, 5]
+
+
+async def test_one_slow_dot_is_forgotten_after_some_that_were_not() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.takes_s = 0.5
+        lane.take(grant(range(1), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        host.takes_s = 0.0
+        for number in range(1, 21):
+            pair = range(10 * number, 10 * number + 2)
+            lane.take(grant(pair, rate=1e6, burst=100, start=host.clock.monotonic()))
+            await host.clock.advance(1.0)
+        opened = _ahead(host)
+        assert 11 not in opened
+        assert opened[-1] == 201
 
 
 async def test_a_little_late_behind_another_it_goes_on() -> None:
@@ -195,13 +211,13 @@ async def test_where_a_dot_takes_longer_than_the_next_may_wait_none_is_opened_be
         assert len(host.sessions) == 1
 
 
-async def test_let_go_of_behind_a_slow_reply_nothing_is_opened_for_a_while() -> None:
+async def test_let_go_of_behind_a_slow_reply_nothing_is_opened_behind_the_next() -> None:
     async with lane_of(opens_ahead=True) as (lane, host):
-        host.takes_s = 4.0
-        lane.take(grant(range(4), rate=1e6, burst=100, slots=1, late_s=60.0))
-        await host.clock.advance(1.0)
-        lane.let_go_of_late(host.clock.monotonic())
-        await host.clock.advance(20.0)
+        host.takes_s = 60.0
+        lane.take(grant(range(4), rate=1e6, burst=100, late_s=300.0))
+        await host.clock.advance(OPENED_S + 1.0)
+        lane.let_go_of_late(host.clock.monotonic() - OPENED_S)
+        await host.clock.advance(200.0)
         assert [number for number, _ in host.sent] == [0, 2, 3]
         assert _ahead(host) == [1]
 
