@@ -284,7 +284,9 @@ class LaneRunner:
         if now < at - LEAD_S:
             return None
         at = max(at, now)
-        if max(self._pace.content_at(at), now + self._dot_s) > delivery.late_at or not self._host.may_leave(delivery):
+        if max(self._pace.content_at(at), now + self._dot_s) > delivery.late_at or not self._host.may_leave(
+            delivery
+        ):
             return None
         self._waiting.popleft()
         self._sending[delivery.id] = math.inf

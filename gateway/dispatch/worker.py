@@ -144,7 +144,11 @@ class Worker:
         """What is to be sent now, with a session to send it on; None: ask again, while something waits."""
         if (following := self._following) is not None:
             session = self._session
-            if session is not None and (session.usable or session.refused_ahead) and self._lane.may_go_on(following):
+            if (
+                session is not None
+                and (session.usable or session.refused_ahead)
+                and self._lane.may_go_on(following)
+            ):
                 self._following = None
                 return following
             if self._session is not None:

@@ -80,7 +80,9 @@ class Channel(asyncio.Protocol):
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._sending = False
-        self._behind_bytes = 0  # of what was written last: commands of the next transaction, behind the final dot
+        self._behind_bytes = (
+            0  # of what was written last: commands of the next transaction, behind the final dot
+        )
 
     @property
     def usable(self) -> bool:
@@ -155,7 +157,11 @@ class Channel(asyncio.Protocol):
     async def replies_within(self, count: int, timeout_s: float) -> list[Reply]:
         """Wait until so many replies are there, until the time is over or the connection ends; they stay to be read by `reply`."""
         deadline = self._loop.time() + timeout_s
-        while len(self._replies) < count and self.broken is None and (left_s := deadline - self._loop.time()) > 0:
+        while (
+            len(self._replies) < count
+            and self.broken is None
+            and (left_s := deadline - self._loop.time()) > 0
+        ):
             self._waiter = self._loop.create_future()
             timer = self._loop.call_later(left_s, self._wake)
             try:

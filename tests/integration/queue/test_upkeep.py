@@ -201,7 +201,9 @@ async def test_rescue_without_the_journal_puts_everything_in_doubt(
     bench: Bench, priority: int, wait_s: float
 ) -> None:
     dead, ids = await _held(bench, 4, priority=priority)
-    assert await fleet.rescue(bench.connection, dead, POLICY, journal=False, started=_of(ids)) == {"in_doubt": 4}
+    assert await fleet.rescue(bench.connection, dead, POLICY, journal=False, started=_of(ids)) == {
+        "in_doubt": 4
+    }
     assert wait_s - 5 < await _waits_s(bench, ids[0]) < wait_s + 1
     assert await bench.connection.fetchval("SELECT max(crashes) FROM queue") == 0
     await _balanced(bench)
@@ -230,7 +232,9 @@ async def test_a_second_doubt_of_bulk_by_rescue_waits_until_it_expires(bench: Be
 async def test_a_row_that_was_begun_at_three_deaths_is_quarantined(bench: Bench) -> None:
     dead, [culprit, bystander] = await _held(bench, 2)
     for death in (1, 2, 3):
-        moved = await fleet.rescue(bench.connection, dead, POLICY, journal=True, started=_of([culprit], death))
+        moved = await fleet.rescue(
+            bench.connection, dead, POLICY, journal=True, started=_of([culprit], death)
+        )
         assert moved == ({"queued": 2} if death < 3 else {"queued": 2, "quarantined": 1})
         rows = await bench.claim()
         assert {row.id: row.crashes for row in rows} == (

@@ -150,7 +150,9 @@ async def test_a_standstill_after_it_was_opened_takes_back_what_is_late(bench: B
     assert bench.back == ([second] if late else [])
 
 
-async def test_what_came_to_nothing_is_not_opened_ahead_again_until_it_was_tried_as_the_first(bench: Bench) -> None:
+async def test_what_came_to_nothing_is_not_opened_ahead_again_until_it_was_tried_as_the_first(
+    bench: Bench,
+) -> None:
     await bench.send(FIRST, SECOND)
     bench.session.stale = True
     assert await bench.send(SECOND) is None

@@ -277,7 +277,9 @@ async def test_a_receiver_that_does_not_bear_it_is_never_opened_ahead_again() ->
         await host.clock.advance(1.0)
         assert [number for number, _ in host.sent] == [0, 1, 2, 3]
         assert _ahead(host) == [1]
-        lane.take(grant(range(4, 8), rate=1e6, burst=100, start=host.clock.monotonic() + 3_600.0, late_s=60.0))
+        lane.take(
+            grant(range(4, 8), rate=1e6, burst=100, start=host.clock.monotonic() + 3_600.0, late_s=60.0)
+        )
         await host.clock.advance(3_700.0)
         assert _ahead(host) == [1]
 

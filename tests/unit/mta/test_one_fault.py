@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, field
-from typing import cast
 
 import uvloop
 from hypothesis import example, given, settings
@@ -28,7 +27,7 @@ class Receiver(Wire):
     fault_at: int = -1
     times: int = 1
     in_pieces: bool = False
-    channel: Channel = cast(Channel, None)
+    channel: Channel | None = None
     said: int = 0
     course: str = ""
     number: str = ""
@@ -48,7 +47,7 @@ class Receiver(Wire):
 
     async def _speak(self) -> None:
         while self.packets and not self.closed:
-            if packet := self.packets.pop(0):
+            if (packet := self.packets.pop(0)) and self.channel is not None:
                 self.channel.data_received(packet)
             await turn()
 
@@ -121,4 +120,6 @@ def test_of_a_sound_receiver_each_message_hears_what_was_said_of_it(courses: lis
     outcomes = [Outcome.DELIVERED if course == "taken" else Outcome.BOUNCED for course in courses]
     assert [message.disposition.outcome for message in told] == outcomes[: len(told)]
     left = courses[len(told) :]
-    assert not left or left[0] == "sender", "a sender that is refused behind another message is asked for again"
+    assert not left or left[0] == "sender", (
+        "a sender that is refused behind another message is asked for again"
+    )

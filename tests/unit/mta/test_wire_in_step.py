@@ -62,9 +62,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def greeted(
-    extensions: dict[str, str], timeouts: Timeouts = TIMEOUTS
-) -> tuple[Wire, Channel, Session]:
+async def greeted(extensions: dict[str, str], timeouts: Timeouts = TIMEOUTS) -> tuple[Wire, Channel, Session]:
     wire, channel = Wire(), Channel()
     channel.connection_made(wire)
     channel.data_received(b"220 mx\r\n")
@@ -179,7 +177,9 @@ def check(stream: bytes, wire: Wire, told: list[Told]) -> None:
             assert len(before) == due, "every command before the dot was answered once"
             assert spoken == (before[-1][1] if before else 0), "and not a byte more had come"
             assert 200 <= replies[due][2] < 300, "the reply to the dot is a 2xx"
-            if not content.endswith(END):  # the next was opened behind it: no 354 stands where MAIL or RCPT is answered
+            if not content.endswith(
+                END
+            ):  # the next was opened behind it: no 354 stands where MAIL or RCPT is answered
                 behind = [code for _, end, code in replies[due + 1 : due + 3] if end <= wire.spoken]
                 assert not any(300 <= code < 400 for code in behind)
         elif message.disposition.outcome is Outcome.BOUNCED:
@@ -290,9 +290,7 @@ async def opened_behind(
 async def test_a_message_is_accepted_though_the_commands_behind_it_are_not_taken(
     unsent: int, outcome: Outcome
 ) -> None:
-    disposition, session, _ = await opened_behind(
-        b"250 d\r\n250 e\r\n250 f\r\n354 g\r\n", unsent=unsent
-    )
+    disposition, session, _ = await opened_behind(b"250 d\r\n250 e\r\n250 f\r\n354 g\r\n", unsent=unsent)
     assert disposition.outcome is outcome
     assert session.usable is (outcome is Outcome.DELIVERED)
 
