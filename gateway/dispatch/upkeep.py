@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.clock import Clock
 from gateway.config import RetentionConfig
-from gateway.dispatch.feeder import STORE_ERRORS
+from gateway.dispatch.outcome import STORE_ERRORS
 from gateway.dispatch.retention import drop_step, erase_step
 from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
