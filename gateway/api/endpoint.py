@@ -65,6 +65,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     own_transaction: bool
     query: Mapping[str, str]
     media_type: str
+    consumes: str
     keep: Callable[[Any], Any] | None
     then: Callable[[Call, Any], Awaitable[None]] | None
 
@@ -174,6 +175,7 @@ class Routes:
         own_transaction: bool = False,
         query: Mapping[str, str] | None = None,
         media_type: str = "application/json",
+        consumes: str = "",
         keep: Callable[[Any], Any] | None = None,
         then: Callable[[Call, Any], Awaitable[None]] | None = None,
     ) -> Callable[[_Handler], _Handler]:
@@ -191,6 +193,7 @@ class Routes:
             own_transaction: see `Endpoint`.
             query: parameters of the query beside `limit` and `after`, each with what it means.
             media_type: of the answer.
+            consumes: content type of a body that is not JSON; the handler finds it in `call.body`.
             keep: see `Endpoint`.
             then: runs after the commit, with the answer.
         """
@@ -212,6 +215,7 @@ class Routes:
                     own_transaction=own_transaction,
                     query=query or {},
                     media_type=media_type,
+                    consumes=consumes,
                     keep=keep,
                     then=then,
                 )

@@ -5,6 +5,7 @@ Owns opening and closing. Must not know a resource or a route.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -41,6 +42,10 @@ class Services(msgspec.Struct):
     metrics: Metrics
     master_key: bytes
     lanes: LaneMap
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    """Set when the process is to end: who streams comes to an end."""
+    streams: int = 0
+    """How many streams are open."""
 
     def retune(self, config: Config, shaping: Shaping) -> None:
         """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""

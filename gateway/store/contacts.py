@@ -142,6 +142,18 @@ async def get_contact(connection: Connection, contact_id: int) -> Contact:
     return Contact(*row)
 
 
+async def variables_of(connection: Connection, contact_id: int) -> Mapping[str, object]:
+    """What a template may say of a contact: as in a broadcast.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    found = await connection.fetchval(_SQL.variables, contact_id)
+    if found is None:
+        raise NotFound("no such contact")
+    return msgspec.json.decode(found, type=dict[str, object])
+
+
 async def delete_contact(connection: Connection, contact_id: int) -> None:
     """Remove a contact from all lists and for good.
 

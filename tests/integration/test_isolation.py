@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.store.tenancy import as_site
 from tests.support.api import Client, World, make_broadcast, open_world
 
 TEMPLATE = {"name": "x", "subject": "s", "text": "t"}
+LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 
 # Routes with ids in their path: what is asked with one site's key and the other's ids.
 BY_PATH: dict[str, Any] = {
@@ -35,13 +37,21 @@ BY_PATH: dict[str, Any] = {
     "GET /v1/imports/{id}/errors": None,
     "GET /v1/templates/{id}": None,
     "PUT /v1/templates/{id}": TEMPLATE,
+    "POST /v1/templates/{id}/actions/render": {},
+    "POST /v1/templates/{id}/actions/test": {"from": "a@beta.example", "to": "b@c.example"},
     "GET /v1/messages/{id}": None,
     "GET /v1/messages/{id}/why": None,
     "POST /v1/messages/{id}/actions/cancel": None,
     "POST /v1/messages/{id}/actions/hold": None,
     "POST /v1/messages/{id}/actions/release": None,
     "GET /v1/broadcasts/{id}": None,
+    "PATCH /v1/broadcasts/{id}": {"name": "x"},
+    "DELETE /v1/broadcasts/{id}": None,
     "GET /v1/broadcasts/{id}/stats": None,
+    "GET /v1/broadcasts/{id}/deliveries": None,
+    "GET /v1/broadcasts/{id}/stream": None,
+    "POST /v1/broadcasts/{id}/actions/estimate": None,
+    "POST /v1/broadcasts/{id}/actions/schedule": {"send_at": LATER},
     "POST /v1/broadcasts/{id}/actions/send": None,
     "POST /v1/broadcasts/{id}/actions/pause": None,
     "POST /v1/broadcasts/{id}/actions/resume": None,
@@ -188,6 +198,25 @@ async def test_another_sites_ids_are_not_found_and_nothing_changes(world: World,
     assert await everything(pool, alpha.site_id) == before
 
 
+async def test_another_sites_ids_are_none_in_the_body_of_a_call_on_ones_own(world: World) -> None:
+    alpha = await world.site("Alpha", domain="alpha.example")
+    beta = await world.site("Beta", domain="beta.example")
+    theirs = await furnish(world, alpha, "alpha.example")
+    own = await furnish(world, beta, "beta.example")
+    for method, path, body in (
+        ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"list": theirs["list"]}),
+        ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"template": theirs["template"]}),
+        ("POST", f"/v1/templates/{own['template']}/actions/render", {"contact": theirs["contact"]}),
+        (
+            "POST",
+            f"/v1/templates/{own['template']}/actions/test",
+            {"contact": theirs["contact"], "from": "a@beta.example", "to": "b@c.example"},
+        ),
+    ):
+        response = await beta.call(method, path, body)
+        assert response.status_code == 422, f"{method} {path}: {response.status_code} {response.text}"
+
+
 async def test_no_id_at_all_is_not_found_too(world: World) -> None:
     app = await world.site(domain="acme.example")
     for endpoint in endpoints():
@@ -203,13 +232,7 @@ async def test_no_id_at_all_is_not_found_too(world: World) -> None:
             "'--",
         ):
             path = re.sub(r"\{\w+\}", nonsense, endpoint.path)
-            body = (
-                {"contact": "con_0000000000001"}
-                if endpoint.path.endswith("/members")
-                else TEMPLATE
-                if endpoint.method == "PUT"
-                else None
-            )
+            body = filled(BY_PATH.get(name_of(endpoint)), {"contact": "con_0000000000001"})
             response = await app.call(endpoint.method, path, body)
             assert response.status_code == 404, (
                 f"{name_of(endpoint)} with {nonsense}: {response.status_code} {response.text}"

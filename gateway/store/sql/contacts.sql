@@ -117,3 +117,8 @@ ON CONFLICT DO NOTHING;
 -- Up to $4 errors of import $1 after line $2 and column $3.
 SELECT line, column_name, reason, value FROM import_error
 WHERE import_id = $1 AND (line, column_name) > ($2, $3) ORDER BY line, column_name LIMIT $4;
+
+-- name: variables
+-- What a template may say of contact $1: what a broadcast's audience has (`broadcasts.sql`).
+SELECT (c.fields || jsonb_build_object('email', c.email, 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone))::text
+FROM contact c WHERE c.id = $1;
