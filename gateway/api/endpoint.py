@@ -125,8 +125,15 @@ class Call:
             raise NotFound(f"no such id; it would begin with {prefix}_") from None
 
     def query(self, name: str) -> str | None:
-        """Return a parameter of the query, or None."""
-        return self.request.query_params.get(name)
+        """Return a parameter of the query, or None.
+
+        Raises:
+            Invalid: it has a NUL, for which Postgres has no place.
+        """
+        text = self.request.query_params.get(name)
+        if text is not None and "\0" in text:
+            raise Invalid([("", f"{name}: a NUL character (U+0000)")])
+        return text
 
     def limit(self) -> int:
         """Return the page's size.

@@ -80,9 +80,11 @@ BY_BODY: dict[str, list[Any]] = {
 # Routes that take or show nothing of a site, or only make what is new.
 NOTHING = {
     "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /v1/imports/template.csv", "POST /v1/contacts",
-    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions",
+    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions", "POST /v1/suppressions/import",
     "GET /u/{token}", "POST /u/{token}", "GET /c/{token}", "GET /o/{token}",
 }  # fmt: skip
+# Routes that give a file: the other site's things must not be in it.
+EXPORTS = {"GET /v1/suppressions/export.csv"}
 # Operators' own: a site's key is refused.
 OPERATORS = {"POST /v1/sites", "GET /v1/sites"}
 # Given a list by query.
@@ -150,7 +152,7 @@ async def everything(pool: asyncpg.Pool, site_id: int) -> list[str]:
 
 
 def test_every_route_is_in_the_matrix() -> None:
-    known = set(BY_PATH) | LISTS | set(BY_BODY) | NOTHING | OPERATORS | {IMPORT}
+    known = set(BY_PATH) | LISTS | set(BY_BODY) | NOTHING | EXPORTS | OPERATORS | {IMPORT}
     there = {name_of(endpoint) for endpoint in endpoints()}
     assert there - known == set(), "new routes: say in the matrix what another site's ids may do there"
     assert known - there == set(), "routes that are gone"
@@ -176,6 +178,10 @@ async def test_another_sites_ids_are_not_found_and_nothing_changes(world: World,
             assert page, f"{name}: its own thing is missing"
             shown = {one.get("id", one.get("email")) for one in page}
             assert shown & set(theirs.values()) == set(), name
+        elif name in EXPORTS:
+            text = (await beta.call("GET", endpoint.path, expect=200)).text
+            assert own["email"] in text, f"{name}: its own thing is missing"
+            assert theirs["email"] not in text, name
         elif name in BY_BODY:
             for body in BY_BODY[name]:
                 response = await beta.call(endpoint.method, endpoint.path, filled(body, ids))
