@@ -20,7 +20,7 @@ from gateway.campaigns.preflight import Check
 from gateway.errors import Invalid, NotFound, StoreUnavailable
 from gateway.model.broadcast import actions, need_draft
 from gateway.model.ids import Prefix, decode, encode
-from gateway.store import broadcasts, contacts, domains, sites, templates
+from gateway.store import broadcasts, domains, lists, sites, templates
 from gateway.store.broadcasts import Broadcast, NewBroadcast
 from gateway.store.tenancy import as_site
 
@@ -251,7 +251,7 @@ async def cancel(call: Call) -> BroadcastView:
 async def _list_id(call: Call, text: str) -> int:
     list_id = decode(Prefix.LIST, text, "/list")
     try:
-        await contacts.get_list(call.connection, list_id)
+        await lists.get_list(call.connection, list_id)
     except NotFound:
         raise Invalid([("/list", "there is no such list")]) from None
     return list_id

@@ -29,6 +29,7 @@ from gateway.api import (
     health,
     imports,
     keys,
+    lists,
     messages,
     openapi,
     returns,
@@ -48,7 +49,7 @@ from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
-    health, openapi, sites, keys, domains, contacts, imports, templates, template_actions, messages, status, broadcasts,
+    health, openapi, sites, keys, domains, contacts, lists, imports, templates, template_actions, messages, status, broadcasts,
     broadcast_progress, suppressions, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10

@@ -93,17 +93,17 @@ class Handler:
     async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, _Body, Mapping[str, str]]:
         endpoint = self._endpoint
         holder = await authorize(self._services, endpoint, request)
+        if endpoint.consumes:
+            _check_content_type(request, endpoint.consumes)
         call = Call(self._services, endpoint, request, holder, request_id)
         if endpoint.own_transaction:
             return self._encode(await endpoint.handler(call))
         data: tuple[object, ...] = ()
         if endpoint.method != "GET":
             call.body = await read_body(request, self._services.config.api.body_limit_bytes)
-        if endpoint.consumes:
-            check_content_type(request, endpoint.consumes)
-        elif self._decoder is not None:
+        if self._decoder is not None:
             data = (decode(call.body, self._decoder),)
-        elif call.body:
+        elif call.body and not endpoint.consumes:
             decode(call.body, _EMPTY)
         key = idempotency_key(request) if endpoint.method == "POST" else None
         site_id = holder.site_id if holder else None
@@ -175,17 +175,6 @@ async def authorize(services: Services, endpoint: Endpoint, request: AnyRequest)
     return holder
 
 
-def check_content_type(request: AnyRequest, wanted: str) -> None:
-    """Check what the body is said to be.
-
-    Raises:
-        Malformed: something else.
-    """
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != wanted:
-        raise Malformed([("", f"expected the content type {wanted}")])
-
-
 async def read_body(request: AnyRequest, limit_bytes: int) -> bytes:
     """Read a body whose size is checked before and while it comes.
 
@@ -222,6 +211,12 @@ def digest(request: AnyRequest, body: bytes) -> bytes:
     hashed = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
     hashed.update(body)
     return hashed.digest()
+
+
+def _check_content_type(request: AnyRequest, wanted: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise Malformed([("", f"expected the content type {wanted}")])
 
 
 def _token(authorization: str | None) -> str:

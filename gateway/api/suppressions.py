@@ -15,7 +15,7 @@ from msgspec import Meta
 from gateway.api.endpoint import Call, Routes
 from gateway.api.imports import RowErrorView
 from gateway.api.page import Page, page
-from gateway.api.serving import Streamed
+from gateway.api.serving import Reply, Streamed, digest, idempotency_key, read_body
 from gateway.campaigns.csv_rows import Refused
 from gateway.campaigns.imports import read_lines
 from gateway.campaigns.suppression_rows import (
@@ -30,7 +30,7 @@ from gateway.campaigns.suppression_rows import (
 from gateway.errors import Invalid, NotFound
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
-from gateway.store import suppressions
+from gateway.store import idempotency, suppressions
 from gateway.store.suppressions import Filters, Suppression
 from gateway.store.tenancy import as_site
 
@@ -107,24 +107,28 @@ async def add_suppression(call: Call, data: NewSuppression) -> SuppressionView:
 
 
 @routes.add(
-    "POST", "/v1/suppressions/import", answer=SuppressionImport, scopes={"contacts"}, consumes="text/csv"
-)
-async def import_suppressions(call: Call) -> SuppressionImport:
-    """Suppress addresses from CSV: columns `email`, and if wanted `scope` (all), `reason` (import), `evidence`; all of it or nothing."""
-    rows = read_suppressions(read_lines(io.BytesIO(call.body)))
-    read, added, refused = 0, 0, 0
-    errors: list[RowErrorView] = []
-    while batch := await asyncio.to_thread(_next_batch, rows):
-        new: list[suppressions.NewSuppression] = []
-        for row in batch:
-            if isinstance(row, SuppressionRow):
-                new.append(suppressions.NewSuppression(row.email, row.scope, row.reason, row.evidence))
-            elif len(errors) < _ERRORS_SHOWN:
-                errors.append(RowErrorView(row.line, row.column, row.reason, row.value))
-        read += len(batch)
-        refused += len(batch) - len(new)
-        added += await suppressions.add_suppressions(call.connection, call.site_id, new)
-    return SuppressionImport(read, added, read - refused - added, refused, errors)
+    "POST", "/v1/suppressions/import", answer=SuppressionImport, scopes={"contacts"}, consumes="text/csv", own_transaction=True
+)  # fmt: skip
+async def import_suppressions(call: Call) -> Reply:
+    """Suppress addresses from CSV: columns `email`, and if wanted `scope` (all), `reason` (import) and `evidence`.
+
+    Batch by batch, each in the order of its addresses and in a transaction of its own: a bounce that suppresses the same address does not
+    wait for the whole file, nor deadlock with it. Doing it again adds nothing, so an outage in between is mended by the same call.
+    """
+    pool, site_id = call.services.pool, call.site_id
+    body = await read_body(call.request, call.services.config.api.body_limit_bytes)
+    key, hashed = idempotency_key(call.request), digest(call.request, body)
+    if key is not None:
+        async with as_site(pool, site_id) as connection:
+            if (stored := await idempotency.find(connection, site_id, key, hashed)) is not None:
+                return Reply(stored.answer)
+    answer = msgspec.json.encode(await _load(call, body))
+    if key is not None:
+        async with as_site(pool, site_id) as connection:
+            if (stored := await idempotency.reserve(connection, site_id, key, hashed)) is not None:
+                return Reply(stored.answer)  # the same file came twice at once
+            await idempotency.store(connection, site_id, key, 200, answer)
+    return Reply(answer)
 
 
 @routes.add(
@@ -153,6 +157,24 @@ async def remove_suppression(call: Call) -> None:
     except AddressError:
         raise NotFound("this address is not suppressed") from None
     await suppressions.remove_suppression(call.connection, call.site_id, email, scope)
+
+
+async def _load(call: Call, body: bytes) -> SuppressionImport:
+    rows = read_suppressions(read_lines(io.BytesIO(body)))
+    read, added, refused = 0, 0, 0
+    errors: list[RowErrorView] = []
+    while batch := await asyncio.to_thread(_next_batch, rows):
+        new: list[suppressions.NewSuppression] = []
+        for row in batch:
+            if isinstance(row, SuppressionRow):
+                new.append(suppressions.NewSuppression(row.email, row.scope, row.reason, row.evidence))
+            elif len(errors) < _ERRORS_SHOWN:
+                errors.append(RowErrorView(row.line, row.column, row.reason, row.value))
+        async with as_site(call.services.pool, call.site_id) as connection:
+            added += await suppressions.add_suppressions(connection, call.site_id, new)
+        read += len(batch)
+        refused += len(batch) - len(new)
+    return SuppressionImport(read, added, read - refused - added, refused, errors)
 
 
 def _next_batch(rows: Iterator[SuppressionRow | Refused]) -> list[SuppressionRow | Refused]:

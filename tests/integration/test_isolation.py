@@ -28,9 +28,12 @@ BY_PATH: dict[str, Any] = {
     "POST /v1/domains/{id}/actions/mark_verified": None,
     "POST /v1/domains/{id}/actions/rotate": None,
     "GET /v1/contacts/{id}": None,
+    "PATCH /v1/contacts/{id}": {"first_name": "x"},
     "DELETE /v1/contacts/{id}": None,
     "GET /v1/lists/{id}": None,
+    "PATCH /v1/lists/{id}": {"name": "x"},
     "DELETE /v1/lists/{id}": None,
+    "GET /v1/lists/{id}/members": None,
     "POST /v1/lists/{id}/members": {"contact": "{contact}"},
     "DELETE /v1/lists/{id}/members/{contact}": None,
     "GET /v1/imports/{id}": None,
@@ -212,6 +215,7 @@ async def test_another_sites_ids_are_none_in_the_body_of_a_call_on_ones_own(worl
     for method, path, body in (
         ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"list": theirs["list"]}),
         ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"template": theirs["template"]}),
+        ("POST", f"/v1/lists/{own['list']}/members", {"contacts": [own["contact"], theirs["contact"]]}),
         ("POST", f"/v1/templates/{own['template']}/actions/render", {"contact": theirs["contact"]}),
         (
             "POST",
@@ -235,6 +239,9 @@ async def test_no_id_at_all_is_not_found_too(world: World) -> None:
             "%00",
             "site_0000000000000",
             "con_7zzzzzzzzzzzz",
+            "lst_7zzzzzzzzzzzz",
+            "tpl_0000001zzzzzz",
+            "site_7zzzzzzzzzzzz",
             "'--",
         ):
             path = re.sub(r"\{\w+\}", nonsense, endpoint.path)
