@@ -29,6 +29,7 @@ from gateway.api import (
     health,
     imports,
     keys,
+    lanes,
     lists,
     messages,
     openapi,
@@ -50,7 +51,7 @@ from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
     health, openapi, sites, keys, domains, contacts, lists, imports, templates, template_actions, messages, status, broadcasts,
-    broadcast_progress, suppressions, returns,
+    broadcast_progress, suppressions, lanes, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048

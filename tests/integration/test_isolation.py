@@ -60,6 +60,11 @@ BY_PATH: dict[str, Any] = {
     "POST /v1/broadcasts/{id}/actions/resume": None,
     "POST /v1/broadcasts/{id}/actions/cancel": None,
     "DELETE /v1/suppressions/{email}": None,
+    "GET /v1/lanes/{id}": None,
+    "PUT /v1/lanes/{id}/limit": {"for_s": 60, "why": "x", "rate_per_s": 1},
+    "DELETE /v1/lanes/{id}/limit": None,
+    "POST /v1/lanes/{id}/actions/suspend": {"why": "x"},
+    "POST /v1/lanes/{id}/actions/resume": None,
 }
 # Routes that list: the other site's things must not be on the page.
 LISTS = {
@@ -89,13 +94,13 @@ NOTHING = {
 # Routes that give a file: the other site's things must not be in it.
 EXPORTS = {"GET /v1/suppressions/export.csv"}
 # Operators' own: a site's key is refused.
-OPERATORS = {"POST /v1/sites", "GET /v1/sites"}
+OPERATORS = {"POST /v1/sites", "GET /v1/sites", "GET /v1/lanes"}
 # Given a list by query.
 IMPORT = "POST /v1/imports"
 
 KIND = {
     "sites": "site", "keys": "key", "domains": "domain", "contacts": "contact", "lists": "list", "imports": "import",
-    "templates": "template", "messages": "message", "broadcasts": "broadcast",
+    "templates": "template", "messages": "message", "broadcasts": "broadcast", "lanes": "lane",
 }  # fmt: skip
 
 
@@ -132,6 +137,7 @@ async def furnish(world: World, client: Client, domain: str) -> dict[str, str]:
         "message": message["id"],
         "broadcast": broadcast["id"],
         "email": f"gone@{domain}",
+        "lane": "lane_0000000000001",
     }
 
 
@@ -151,7 +157,8 @@ async def everything(pool: asyncpg.Pool, site_id: int) -> list[str]:
     for table in tables:
         for row in await pool.fetch(f"SELECT t::text FROM {table} t WHERE site_id = $1 ORDER BY 1", site_id):
             rows.append(f"{table} {row[0]}")
-    return rows + [str(row) for row in await pool.fetch("SELECT * FROM hold")]
+    shared = ("SELECT * FROM hold", "SELECT lane_id, suspended_until, rate_per_s FROM lane_state ORDER BY 1")
+    return rows + [str(row) for query in shared for row in await pool.fetch(query)]
 
 
 def test_every_route_is_in_the_matrix() -> None:
