@@ -29,6 +29,7 @@ from gateway.api.submission import (
 )
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.model.ids import Prefix, delivery_ids, encode
+from gateway.model.stream import Stream
 from gateway.store import idempotency, templates
 from gateway.store.intake import Accepted, Once, Submission
 from gateway.store.tenancy import as_site
@@ -87,6 +88,7 @@ async def submit(call: Call) -> Reply:
             taken, refused = await _check_batch(call, body, now)
         else:
             taken, refused = [(0, await _prepare(call, decode(body, _ONE), now))], {}
+        await count(call, [one for _, one in taken])
     except Problem:
         if once is not None and (stored := await _stored(call, once)) is not None:
             return accepted_reply(stored)
@@ -128,6 +130,21 @@ async def _check_batch(
             raise Invalid([("", f"more than {REQUEST_RECIPIENTS_LIMIT} recipients in one request")])
         taken.append((place, one))
     return taken, refused
+
+
+async def count(call: Call, submissions: Sequence[Submission]) -> None:
+    """Count what is about to be accepted against the site's backlog.
+
+    Raises:
+        RateLimited: too much of it waits already.
+    """
+    config = call.services.config
+    for stream in Stream:
+        more = sum(len(one.deliveries.recipients) for one in submissions if one.stream is stream)
+        if more:
+            await call.services.backlogs.add(
+                call.site_id, stream, more, config.api.backlog_limit, timeout_s=config.database.acquire_timeout_s
+            )
 
 
 async def _prepare(call: Call, item: MessageBody, now: datetime) -> Submission:

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from gateway.api.load import Backlogs, Rates
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.mta.keys import load_or_create_master_key
@@ -42,6 +43,8 @@ class Services(msgspec.Struct):
     metrics: Metrics
     master_key: bytes
     lanes: LaneMap
+    rates: Rates
+    backlogs: Backlogs
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set when the process is to end: who streams comes to an end."""
     streams: int = 0
@@ -83,4 +86,6 @@ async def open_services(
             metrics=metrics or Metrics(CollectorRegistry()),
             master_key=master_key,
             lanes=desk.lanes,
+            rates=Rates(clock),
+            backlogs=Backlogs(desk.pool, clock),
         )

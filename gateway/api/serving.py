@@ -1,7 +1,7 @@
 """One request from its first byte to its answer, alike for every route.
 
-Owns the order: who asks → may they → how much is it → what does it say → in a transaction of the site: was it answered before,
-the handler, store the answer → commit → tell. Must not know a resource.
+Owns the order: who asks → may they → how often have they → how much is it → what does it say → in a transaction of the site: was it
+answered before, the handler, store the answer → commit → tell. Must not know a resource.
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ class Handler:
     async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, _Body, Mapping[str, str]]:
         endpoint = self._endpoint
         holder = await authorize(self._services, endpoint, request)
+        if holder is not None:
+            api = self._services.config.api
+            self._services.rates.take(holder.key_id, api.requests_per_s, api.requests_burst)
         if endpoint.consumes:
             _check_content_type(request, endpoint.consumes)
         call = Call(self._services, endpoint, request, holder, request_id)

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.decode import decode
 from gateway.api.endpoint import Call, Routes
-from gateway.api.messages import AcceptedMessage, accepted_message, accepted_reply
+from gateway.api.messages import AcceptedMessage, accepted_message, accepted_reply, count
 from gateway.api.senders import Mailbox
 from gateway.api.serving import Reply, digest, idempotency_key, read_body
 from gateway.api.submission import Content, MessageBody, Variables, check, submission
@@ -93,6 +93,7 @@ async def send_test(call: Call) -> Reply:
     content = Content(template.subject, template.html, template.text, f"{template.id}@{template.version}")
     domain_id = await services.senders.domain_id(call.site_id, checked.sender.domain)
     one = submission(checked, content, domain_id)
+    await count(call, [one])
 
     def answer(numbers: Sequence[int]) -> bytes:
         return _ENCODER.encode(accepted_message(numbers[0], one, now))

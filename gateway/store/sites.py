@@ -35,6 +35,7 @@ _TOUCH_KEYS = _SQL.touch_keys
 _HOLD_SITE = _SQL.hold_site
 _RELEASE_SITE = _SQL.release_site
 _WAKE_SITE = _SQL.wake_site
+_SITE_BACKLOG = _SQL.site_backlog
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
 _PREFIX_LENGTH: Final = 12
@@ -114,6 +115,11 @@ async def release_site(connection: Connection, site_id: int) -> bool:
 async def wake_site(connection: Connection, site_id: int) -> None:
     """Wake what the hold of a site had parked; in an operator's transaction."""
     await connection.execute(_WAKE_SITE, site_id)
+
+
+async def count_backlog(connection: Connection, site_id: int, priority: int, most: int) -> int:
+    """How many deliveries of a site and priority wait, for their turn or for another try; up to `most` are counted."""
+    return await connection.fetchval(_SITE_BACKLOG, site_id, priority, most)
 
 
 async def issue_key(

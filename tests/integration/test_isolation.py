@@ -23,6 +23,8 @@ LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 # Routes with ids in their path: what is asked with one site's key and the other's ids.
 BY_PATH: dict[str, Any] = {
     "GET /v1/sites/{id}": None,
+    "POST /v1/sites/{id}/actions/hold": {"why": "x"},
+    "POST /v1/sites/{id}/actions/release": None,
     "POST /v1/keys/{id}/actions/revoke": None,
     "GET /v1/domains/{id}": None,
     "POST /v1/domains/{id}/actions/mark_verified": None,

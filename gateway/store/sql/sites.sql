@@ -51,3 +51,7 @@ DELETE FROM hold h USING site s WHERE s.id = $1 AND h.kind = 'site' AND h.ref = 
 -- name: wake_site
 -- Wakes what the hold of site $1 had parked.
 SELECT wake_site($1);
+
+-- name: site_backlog
+-- How many deliveries of site $1 and priority $2 wait; no more than $3 are counted.
+SELECT site_backlog($1, $2::smallint, $3);

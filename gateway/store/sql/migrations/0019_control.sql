@@ -97,16 +97,16 @@ begin
       from unnest(p_lanes) l(id);
 end $$;
 
--- How many deliveries of a site have not ended, but for those that dispatchers have or their sender holds; no more than p_most are counted.
--- An app may ask for its own site.
-create function site_backlog(p_site integer, p_most integer) returns integer
+-- How many deliveries of a site and priority wait, for their turn or for another try; no more than p_most are counted. An app may ask for its
+-- own site.
+create function site_backlog(p_site integer, p_priority smallint, p_most integer) returns integer
 language sql stable security definer set search_path = public set enable_seqscan = off set enable_bitmapscan = off as $$
     select count(*)::integer from (
         select from flow f cross join lateral (
             (select 1 from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor order by q.seq limit p_most)
             union all
             (select 1 from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') limit p_most)) x
-         where f.site_id = p_site and (current_setting('role') <> 'gateway_api' or p_site = current_site() or is_operator())
+         where f.site_id = p_site and f.priority = p_priority and (current_setting('role') <> 'gateway_api' or p_site = current_site() or is_operator())
          limit p_most) y
 $$;
 
@@ -123,5 +123,5 @@ alter function unlimit_lane(integer) owner to gateway_maintain;
 alter function suspend_lane(integer, double precision, text) owner to gateway_maintain;
 alter function resume_lane(integer) owner to gateway_maintain;
 alter function lane_backlogs(integer[], integer) owner to gateway_maintain;
-alter function site_backlog(integer, integer) owner to gateway_maintain;
+alter function site_backlog(integer, smallint, integer) owner to gateway_maintain;
 alter function wake_site(integer) owner to gateway_maintain;
