@@ -38,8 +38,8 @@ POLL_S: Final = 1.0
 """How often a stream looks at the books."""
 HEARTBEAT_S: Final = 15.0
 """A stream that has nothing to tell says so after this time."""
-STREAMS_MAX: Final = 200
-"""Streams that one process has open; each looks once in `POLL_S`."""
+FOLLOWERS_MAX: Final = 200
+"""Clients that follow a broadcast in one process; each looks once in `POLL_S`."""
 _RETRY_MS: Final = 2_000
 _HEADERS: Final = {"x-accel-buffering": "no"}  # proxies that gather answers must not
 
@@ -104,15 +104,15 @@ async def stream(call: Call) -> Streamed | Reply:
     stats, ended = await _look(call, broadcast_id)
     if ended and last_id == _id_of(_encoded(stats)):
         return Reply(b"", status=204)
-    if call.services.streams >= STREAMS_MAX:
-        raise RateLimited(5.0, f"{STREAMS_MAX} streams are open here")
+    if call.services.followers >= FOLLOWERS_MAX:
+        raise RateLimited(5.0, f"{FOLLOWERS_MAX} clients follow broadcasts here")
     return Streamed(_follow(call, broadcast_id, last_id), headers=_HEADERS)
 
 
 async def _follow(call: Call, broadcast_id: int, last_id: str) -> AsyncGenerator[bytes]:
     """The stream, until the broadcast has ended, the key opens it no more, or this process is to end."""
     services = call.services
-    services.streams += 1
+    services.followers += 1
     try:
         yield sse.retry(_RETRY_MS)
         told_at = services.clock.monotonic()
@@ -140,7 +140,7 @@ async def _follow(call: Call, broadcast_id: int, last_id: str) -> AsyncGenerator
             Event.API_REQUEST, route="GET /v1/broadcasts/{id}/stream", status=200, request_id=call.request_id
         )
     finally:
-        services.streams -= 1
+        services.followers -= 1
 
 
 async def _look(call: Call, broadcast_id: int) -> tuple[Stats, bool]:

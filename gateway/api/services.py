@@ -46,9 +46,9 @@ class Services(msgspec.Struct):
     rates: Rates
     backlogs: Backlogs
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
-    """Set when the process is to end: who streams comes to an end."""
-    streams: int = 0
-    """How many streams are open."""
+    """Set when the process is to end: who follows something is let go."""
+    followers: int = 0
+    """How many clients follow a broadcast."""
 
     def retune(self, config: Config, shaping: Shaping) -> None:
         """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""

@@ -182,7 +182,7 @@ async def test_a_process_that_is_to_end_ends_its_streams_at_once(
 
 async def test_streams_are_bounded(world: World, app: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     draft = await make_broadcast(app, "acme.example")
-    monkeypatch.setattr(broadcast_progress, "STREAMS_MAX", 0)
+    monkeypatch.setattr(broadcast_progress, "FOLLOWERS_MAX", 0)
     refused = await app.call("GET", f"/v1/broadcasts/{draft['id']}/stream", expect=429)
     assert refused.json()["type"] == "rate_limited"
     assert int(refused.headers["retry-after"]) >= 1
