@@ -12,9 +12,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.api import trial
 from gateway.api.endpoint import Call, Routes
+from gateway.api.messages import AcceptedMessage
 from gateway.api.page import Page, page
 from gateway.api.senders import Mailbox, read_mailbox
+from gateway.api.serving import Reply
+from gateway.api.trial import Trial, TrialBody
 from gateway.campaigns import launch, preflight
 from gateway.campaigns.preflight import Check
 from gateway.errors import Invalid, NotFound, StoreUnavailable
@@ -30,6 +34,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Lifetime = Annotated[int, Meta(ge=60, le=2_592_000)]
 _OFFERED: Final = frozenset({"send", "schedule", "pause", "resume", "cancel"})
 _AHEAD_LIMIT: Final = timedelta(days=366)
+_TEST: Final = msgspec.json.Decoder(TrialBody)
 
 
 class BroadcastBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sender": "from"}):
@@ -191,6 +196,23 @@ async def estimate(call: Call) -> Estimate:
         )
     )
     return Estimate(reach.audience, reach.recipients, reach.excluded, preflight.is_ready(found), found)
+
+
+@routes.add(
+    "POST", "/v1/broadcasts/{id}/actions/test", body=TrialBody, answer=AcceptedMessage, status=trial.STATUS,
+    scopes={"campaigns"}, campaigns=True, own_transaction=True,
+)  # fmt: skip
+async def test_broadcast(call: Call) -> Reply:
+    """Send a broadcast's mail, as its template is now, to one address; it is no delivery of the broadcast."""
+    broadcast_id = call.id(Prefix.BROADCAST)
+    data, once = await trial.read_trial(call, _TEST)
+    async with as_site(call.services.pool, call.site_id) as connection:
+        broadcast = await broadcasts.get_broadcast(connection, broadcast_id)
+        template = await templates.get_template(connection, broadcast.template_id)
+    one = Trial(
+        template, broadcast.sender, data.to, data.contact, data.variables, reply_to=broadcast.reply_to
+    )
+    return await trial.send_trial(call, one, once)
 
 
 @routes.add(

@@ -29,6 +29,7 @@ _SENDING: Final = frozenset(
         "PATCH /v1/broadcasts/{id}",
         "POST /v1/broadcasts/{id}/actions/send",
         "POST /v1/broadcasts/{id}/actions/schedule",
+        "POST /v1/broadcasts/{id}/actions/test",
         "POST /v1/templates/{id}/actions/test",
     }
 )
@@ -144,7 +145,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 def _moves(endpoint: Endpoint) -> bool:
     """Whether a route changes the state of something, which its state may not allow."""
-    acts = "/actions/" in endpoint.path and not endpoint.path.endswith("/estimate")
+    acts = "/actions/" in endpoint.path and not endpoint.path.endswith(("/estimate", "/test"))
     changes = acts or endpoint.method in ("PATCH", "DELETE")
     return changes and _STATEFUL.match(endpoint.path) is not None
 

@@ -1,37 +1,26 @@
-"""`/v1/templates/{id}/actions`: see a template as a contact would, and send it to an address.
-
-Owns what a template is filled with here: what a broadcast would say of the contact, and variables of the call, which win. Must not know
-Liquid (`campaigns/render`). A test goes the way of every message, through `store/intake`, and is one in lists and books.
-"""
+"""`/v1/templates/{id}/actions`: see a template as a contact would, and send it to an address. How: `api/trial`."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Final
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from gateway.api.decode import decode
+from gateway.api import trial
 from gateway.api.endpoint import Call, Routes
-from gateway.api.messages import AcceptedMessage, accepted_message, accepted_reply, count
+from gateway.api.messages import AcceptedMessage
 from gateway.api.senders import Mailbox
-from gateway.api.serving import Reply, digest, idempotency_key, read_body
-from gateway.api.submission import Content, MessageBody, Variables, check, submission
-from gateway.campaigns.render import Rendered, compile_template
-from gateway.errors import Invalid, NotFound, TemplateError
-from gateway.model.ids import Prefix, encode
-from gateway.model.ids import decode as decode_id
+from gateway.api.serving import Reply
+from gateway.api.submission import Variables
+from gateway.api.trial import Address, Trial
+from gateway.campaigns.render import Rendered
+from gateway.model.ids import Prefix
 from gateway.model.stream import Stream
-from gateway.store import contacts, templates
-from gateway.store.intake import Once
-from gateway.store.pool import Connection
+from gateway.store import templates
 from gateway.store.tenancy import as_site
 
 routes = Routes("templates")
-
-_STATUS: Final = 202
 
 
 class RenderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,18 +30,17 @@ class RenderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variables: Variables = {}
 
 
-class TestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sender": "from"}):
-    """Where to send it, and as whom it is filled in. By default it goes as marketing mail, as a broadcast would."""
+class TemplateTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"sender": "from"}):
+    """Where to send a template, and as whom it is filled in. By default it goes as marketing mail, as a broadcast would."""
 
     sender: str | Mailbox
-    to: Annotated[str, Meta(max_length=320)]
+    to: Address
     contact: str | UnsetType = UNSET
     variables: Variables = {}
     stream: Stream = Stream.MARKETING
 
 
-_TEST: Final = msgspec.json.Decoder(TestBody)
-_ENCODER: Final = msgspec.json.Encoder()
+_TEST: Final = msgspec.json.Decoder(TemplateTest)
 
 
 @routes.add(
@@ -61,65 +49,20 @@ _ENCODER: Final = msgspec.json.Encoder()
 async def render_template(call: Call, data: RenderBody) -> Rendered:
     """Render a template as a contact would get it, less tracking; sends nothing."""
     template = await templates.get_template(call.connection, call.id(Prefix.TEMPLATE))
-    variables = await _variables(call.connection, data.contact, data.variables)
-    return await asyncio.to_thread(_render, template, variables)
+    return await trial.render(
+        template, await trial.variables_of(call.connection, data.contact, data.variables)
+    )
 
 
 @routes.add(
-    "POST", "/v1/templates/{id}/actions/test", body=TestBody, answer=AcceptedMessage, status=_STATUS,
+    "POST", "/v1/templates/{id}/actions/test", body=TemplateTest, answer=AcceptedMessage, status=trial.STATUS,
     scopes={"campaigns"}, own_transaction=True,
 )  # fmt: skip
-async def send_test(call: Call) -> Reply:
+async def test_template(call: Call) -> Reply:
     """Send a template to an address."""
-    services = call.services
     template_id = call.id(Prefix.TEMPLATE)
-    body = await read_body(call.request, services.config.api.body_limit_bytes)
-    key = idempotency_key(call.request)
-    once = None if key is None else Once(key, digest(call.request, body), _STATUS)
-    data = decode(body, _TEST)
-    async with as_site(services.pool, call.site_id) as connection:
+    data, once = await trial.read_trial(call, _TEST)
+    async with as_site(call.services.pool, call.site_id) as connection:
         template = await templates.get_template(connection, template_id)
-        variables = await _variables(connection, data.contact, data.variables)
-    now = services.clock.now()
-    item = MessageBody(
-        sender=data.sender,
-        to=data.to,
-        template=encode(Prefix.TEMPLATE, template.id),
-        variables=dict(variables),
-        stream=data.stream,
-    )
-    checked = check(item, now, services.config.expiry)
-    await asyncio.to_thread(_render, template, variables)  # what cannot be rendered is refused now, not quarantined
-    content = Content(template.subject, template.html, template.text, f"{template.id}@{template.version}")
-    domain_id = await services.senders.domain_id(call.site_id, checked.sender.domain)
-    one = submission(checked, content, domain_id)
-    await count(call, [one])
-
-    def answer(numbers: Sequence[int]) -> bytes:
-        return _ENCODER.encode(accepted_message(numbers[0], one, now))
-
-    return accepted_reply(await services.intake.submit(call.site_id, [one], now, answer, once))
-
-
-def _render(template: templates.Template, variables: Mapping[str, Any]) -> Rendered:
-    try:
-        return compile_template(template.subject, template.html, template.text).render(variables)
-    except TemplateError as error:
-        raise Invalid([("", f"the template cannot be rendered so: {error}")]) from error
-
-
-async def _variables(
-    connection: Connection, contact: str | UnsetType, given: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """What a template may say of a contact, and what the call gives.
-
-    Raises:
-        Invalid: there is no such contact.
-    """
-    if contact is UNSET:
-        return given
-    try:
-        known = await contacts.variables_of(connection, decode_id(Prefix.CONTACT, contact, "/contact"))
-    except NotFound:
-        raise Invalid([("/contact", "there is no such contact")]) from None
-    return {**known, **given}
+    one = Trial(template, data.sender, data.to, data.contact, data.variables, data.stream)
+    return await trial.send_trial(call, one, once)

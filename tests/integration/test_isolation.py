@@ -57,6 +57,7 @@ BY_PATH: dict[str, Any] = {
     "GET /v1/broadcasts/{id}/stream": None,
     "POST /v1/broadcasts/{id}/actions/estimate": None,
     "POST /v1/broadcasts/{id}/actions/schedule": {"send_at": LATER},
+    "POST /v1/broadcasts/{id}/actions/test": {"to": "b@c.example"},
     "POST /v1/broadcasts/{id}/actions/send": None,
     "POST /v1/broadcasts/{id}/actions/pause": None,
     "POST /v1/broadcasts/{id}/actions/resume": None,

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.support.api import Client, World, open_world
+from tests.support.api import Client, World, make_broadcast, open_world
 
 
 @pytest.fixture
@@ -102,3 +102,24 @@ async def test_a_test_goes_by_the_rules_of_all_mail(app: Client) -> None:
     await app.post("/v1/suppressions", {"email": "b@c.example"})
     (delivery,) = (await app.post(f"{actions}/test", body))["deliveries"]
     assert delivery["state"] == "suppressed"
+
+
+async def test_a_broadcast_is_tried_with_its_own_sender_and_stays_a_draft(
+    app: Client, pool: asyncpg.Pool
+) -> None:
+    draft = await make_broadcast(app, "acme.example")
+    path = f"/v1/broadcasts/{draft['id']}"
+    await app.call("PATCH", path, {"reply_to": "me@acme.example"}, expect=200)
+    (ada,) = (await app.get("/v1/contacts?email=ada@one.example"))["data"]
+    for _ in range(2):
+        sent = await app.call("POST", f"{path}/actions/test", {"to": "me@acme.example", "contact": ada["id"]}, key="k", expect=202)
+    row = await pool.fetchrow(
+        "SELECT q.recipient, q.broadcast_id, m.sender, m.reply_to, m.stream::text, q.variables::jsonb->>'company' AS c "
+        "FROM queue q JOIN message m ON m.id = q.message_id"
+    )
+    assert tuple(row or ()) == (
+        "me@acme.example", 0, "News <news@acme.example>", "me@acme.example", "marketing", "Engines",
+    )  # fmt: skip
+    assert (await app.get(path))["state"] == "draft"
+    assert (await app.get(f"/v1/messages/{sent.json()['id']}"))["broadcast"] is None
+    await app.call("POST", f"{path}/actions/test", {"to": "nobody"}, expect=422)
