@@ -392,3 +392,21 @@ async def test_one_sites_deliveries_are_not_among_another_ones(
     await rounds(make_scheduler(pool, world))
     assert len((await app.get(f"/v1/broadcasts/{mine['id']}/deliveries"))["data"]) == 2
     await app.call("GET", f"/v1/broadcasts/{theirs['id']}/deliveries", expect=404)
+
+
+async def test_the_openapi_document_says_what_may_go_wrong(world: World) -> None:
+    paths = (await world.public.get("/openapi.json"))["paths"]
+    for path, method in (
+        ("/v1/broadcasts/{id}", "patch"),
+        ("/v1/broadcasts/{id}", "delete"),
+        ("/v1/broadcasts/{id}/actions/schedule", "post"),
+        ("/v1/sites/{id}/actions/hold", "post"),
+        ("/v1/lanes/{id}/actions/resume", "post"),
+    ):
+        assert "invalid_transition" in paths[path][method]["responses"]["409"]["description"], path
+        assert "rate_limited" in paths[path][method]["responses"]["429"]["description"], path
+    stream = paths["/v1/broadcasts/{id}/stream"]["get"]["responses"]["200"]["content"]
+    assert set(stream) == {"text/event-stream"}
+    given = paths["/v1/suppressions/import"]["post"]["requestBody"]["content"]
+    assert set(given) == {"text/csv"}
+    assert "text/csv" in paths["/v1/suppressions/export.csv"]["get"]["responses"]["200"]["content"]
