@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.errors import NotFound
 from gateway.model.broadcast import BroadcastState
+from gateway.model.ids import PLACES
 from gateway.store.catalogue import load
 from gateway.store.messages import Delivery
 from gateway.store.pool import Connection
@@ -193,14 +194,16 @@ async def find_deliveries(
 ) -> DeliveriesFound:
     """Up to `limit` deliveries of a broadcast with ids above `after`, in their order; with `state` those in it alone.
 
-    No more than `LOOK` acceptances are looked into, so that fewer may be found, or none, though there are `more`: go on after `until`.
+    No more than `LOOK` acceptances are looked into, so that with `state` fewer may be found, or none, though there are `more`: go on after
+    `until`. Without it some are enough: what they have beyond a page is read for nothing.
     """
-    rows = await connection.fetch(_SQL.deliveries, broadcast_id, after, state, limit + 1, LOOK)
+    look = LOOK if state is not None else limit // PLACES + 3
+    rows = await connection.fetch(_SQL.deliveries, broadcast_id, after, state, limit + 1, look)
     until, looked = rows[0]["until"], rows[0]["looked"]
     found = [Delivery(*tuple(row)[2:]) for row in rows if row["id"] is not None]
     if len(found) > limit:
         return DeliveriesFound(found[:limit], found[limit - 1].id, more=True)
-    return DeliveriesFound(found, after if until is None else until, more=looked == LOOK)
+    return DeliveriesFound(found, after if until is None else until, more=looked == look)
 
 
 async def freeze(connection: Connection, broadcast_id: int, message_id: int) -> Broadcast:
