@@ -29,7 +29,6 @@ from gateway.api.submission import (
 )
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.model.ids import Prefix, delivery_ids, encode
-from gateway.model.stream import Stream
 from gateway.store import idempotency, templates
 from gateway.store.intake import Accepted, Once, Submission
 from gateway.store.tenancy import as_site
@@ -138,13 +137,7 @@ async def count(call: Call, submissions: Sequence[Submission]) -> None:
     Raises:
         RateLimited: too much of it waits already.
     """
-    config = call.services.config
-    for stream in Stream:
-        more = sum(len(one.deliveries.recipients) for one in submissions if one.stream is stream)
-        if more:
-            await call.services.backlogs.add(
-                call.site_id, stream, more, config.api.backlog_limit, timeout_s=config.database.acquire_timeout_s
-            )
+    await call.services.backlogs.add(call.site_id, submissions, call.services.config.api.backlog_limit)
 
 
 async def _prepare(call: Call, item: MessageBody, now: datetime) -> Submission:

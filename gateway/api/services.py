@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from gateway.api.load import Backlogs, Rates
+from gateway.api.rates import Rates
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.mta.keys import load_or_create_master_key
@@ -21,6 +21,7 @@ from gateway.store.intake import Intake, Numbers
 from gateway.store.lane_map import LaneMap
 from gateway.store.waker import Waker
 from gateway.submission.auth import Authenticator
+from gateway.submission.backlogs import Backlogs
 from gateway.submission.desk import ROLE, open_desk
 from gateway.submission.senders import Senders
 from gateway.telemetry import Metrics
@@ -87,5 +88,5 @@ async def open_services(
             master_key=master_key,
             lanes=desk.lanes,
             rates=Rates(clock),
-            backlogs=Backlogs(desk.pool, clock),
+            backlogs=desk.backlogs,
         )

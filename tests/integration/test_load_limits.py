@@ -10,8 +10,13 @@ import asyncpg
 import httpx
 import pytest
 
-from gateway.api import load
-from gateway.config import ApiConfig
+from gateway.clock import SystemClock
+from gateway.config import ApiConfig, Config, DatabaseConfig
+from gateway.model.address import parse
+from gateway.submission import backlogs
+from gateway.submission.desk import open_desk
+from gateway.submission.submit import submit
+from gateway.throttle.shaping import Shaping
 from tests.support.api import Client, open_world
 
 TEXT = {"content-type": "text/csv"}
@@ -58,7 +63,7 @@ async def test_a_changed_rate_holds_without_a_restart(db: str, tmp_path: Path) -
 async def test_a_site_with_too_much_waiting_is_refused_by_stream_and_taken_again_later(
     db: str, tmp_path: Path, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "DOUBTED_S", 0.0)
+    monkeypatch.setattr(backlogs, "DOUBTED_S", 0.0)
     async with open_world(db, tmp_path, api=ApiConfig(backlog_limit=5)) as world:
         app = await world.site(domain="acme.example")
         other = await world.site("Beta", domain="beta.example")
@@ -128,3 +133,18 @@ async def test_a_body_above_the_limit_is_refused_before_it_is_parsed(
                 "POST", path, content=body(), headers=headers | {"authorization": f"Bearer {app.key}"}
             )
         assert (response.status_code, response.json()["type"]) == (413, "invalid")
+
+
+async def test_the_smtp_door_asks_to_come_again(db: str, tmp_path: Path, pool: asyncpg.Pool) -> None:
+    config = Config(database=DatabaseConfig(dsn=db, data_dir=str(tmp_path)), api=ApiConfig(backlog_limit=2))
+    async with open_world(db, tmp_path) as world:
+        app = await world.site(domain="acme.example")
+        async with open_desk(
+            config, db, shaping=Shaping(), clock=SystemClock(), application_name="test"
+        ) as desk:
+            people = [parse(f"u{i}@c.example") for i in range(2)]
+            letter = b"From: a@acme.example\r\nTo: b@c.example\r\nSubject: s\r\n\r\nHi.\r\n"
+            assert (await submit(desk, app.site_id, people, letter)).startswith("250 ")
+            assert (await submit(desk, app.site_id, people, letter)).startswith("451 4.7.1 2 transactional deliveries")
+            await desk.waker.flush()
+    assert await pool.fetchval("SELECT count(*) FROM queue") == 2

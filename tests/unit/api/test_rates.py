@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import load
-from gateway.api.load import Rates
+from gateway.api import rates as rates_module
+from gateway.api.rates import Rates
 from gateway.errors import RateLimited
 from tests.support.clock import FakeClock
 
@@ -59,7 +59,7 @@ def test_no_window_sees_more_than_rate_and_burst(gaps: list[float], rate_per_s: 
 
 
 def test_keys_that_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_KEPT", 10)
+    monkeypatch.setattr(rates_module, "_KEPT", 10)
     clock = FakeClock()
     rates = Rates(clock)
     for key in range(100):
