@@ -150,9 +150,7 @@ async def change_broadcast(call: Call, data: BroadcastChange) -> BroadcastView:
     new = NewBroadcast(
         name=before.name if data.name is UNSET else data.name,
         list_id=before.list_id if data.list is UNSET else await _list_id(call, data.list),
-        template_id=before.template_id
-        if data.template is UNSET
-        else await _template_id(call, data.template),
+        template_id=before.template_id if data.template is UNSET else await _template_id(call, data.template),
         domain_id=domain_id,
         sender=mailbox,
         reply_to=before.reply_to if data.reply_to is UNSET else _reply_to(data.reply_to),

@@ -104,7 +104,9 @@ async def add_members(call: Call, data: NewMembers) -> None:
     await lists.get_list(call.connection, list_id)
     there = await lists.add_members(call.connection, list_id, sorted(set(ids)))
     missing = [
-        (f"/contacts/{place}", "there is no such contact") for place, id_ in enumerate(ids) if id_ not in there
+        (f"/contacts/{place}", "there is no such contact")
+        for place, id_ in enumerate(ids)
+        if id_ not in there
     ]
     if missing:
         raise Invalid(missing)  # the transaction is rolled back: nobody was put on the list

@@ -142,7 +142,9 @@ class Handler:
     ) -> ASGIResponse:
         sent = {"x-request-id": request_id, "cache-control": "no-store", **(headers or {})}
         if not isinstance(body, bytes):
-            return ASGIStreamingResponse(iterator=body, status_code=status, media_type=media_type, headers=sent)
+            return ASGIStreamingResponse(
+                iterator=body, status_code=status, media_type=media_type, headers=sent
+            )
         return ASGIResponse(body=body, status_code=status, media_type=media_type, headers=sent)
 
     def _note(self, status: int, duration_s: float, request_id: str) -> None:

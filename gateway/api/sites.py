@@ -116,5 +116,11 @@ async def release_site(call: Call) -> SiteView:
 def _view(site: Site) -> SiteView:
     hold = None if site.held_why is None else HoldView(site.held_why, site.held_at)
     return SiteView(
-        encode(Prefix.SITE, site.id), site.name, site.time_zone, site.status, site.campaigns, site.created_at, hold
+        encode(Prefix.SITE, site.id),
+        site.name,
+        site.time_zone,
+        site.status,
+        site.campaigns,
+        site.created_at,
+        hold,
     )

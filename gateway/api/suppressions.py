@@ -218,7 +218,14 @@ def _filters(call: Call) -> Filters:
 
 def _cells(row: Suppression) -> tuple[str, ...]:
     view = _view(row)
-    return (view.email, view.scope, view.reason, view.evidence, view.delivery or "", view.created_at.isoformat())
+    return (
+        view.email,
+        view.scope,
+        view.reason,
+        view.evidence,
+        view.delivery or "",
+        view.created_at.isoformat(),
+    )
 
 
 def _view(row: Suppression) -> SuppressionView:

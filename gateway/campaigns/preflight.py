@@ -45,7 +45,9 @@ def checks(facts: Facts) -> list[Check]:
         _check("template_renders", _rendering(facts)),
         _check(
             "recipients",
-            "" if facts.recipients else "nobody is left to be written to: the list is empty, or all suppressed",
+            ""
+            if facts.recipients
+            else "nobody is left to be written to: the list is empty, or all suppressed",
         ),
         _check("site_sends", "" if facts.held_why is None else f"the site is on hold: {facts.held_why}"),
     ]

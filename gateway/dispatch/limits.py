@@ -144,7 +144,9 @@ class LimitKeeper:
         async with self._pool.acquire() as connection:
             overrides = await lanes.list_overrides(connection)
         given = await self._give([one.limits for one in overrides])
-        over = [one.limits.lane_id for one in overrides if one.is_over and self._wanted(one.limits) is not None]
+        over = [
+            one.limits.lane_id for one in overrides if one.is_over and self._wanted(one.limits) is not None
+        ]
         if over:
             async with self._pool.acquire() as connection:
                 await lanes.forget_overrides(connection, over)
@@ -163,7 +165,9 @@ class LimitKeeper:
             if len(self._known) >= KEPT_DOMAINS:
                 self._known.clear()
             self._known[domain] = (self._clock.monotonic() + kept_s, place)
-            asked = self._asking.pop(domain)  # what an operator gave it then may be over now: the database knows
+            asked = self._asking.pop(
+                domain
+            )  # what an operator gave it then may be over now: the database knows
             self._told.append(
                 msgspec.structs.replace(asked, own_rate_per_s=None, own_burst=None, own_max_connections=None)
             )

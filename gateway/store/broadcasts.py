@@ -176,7 +176,10 @@ async def reach(connection: Connection, broadcast: Broadcast) -> Reach:
     """Count whom a broadcast reaches: of a frozen audience, or of all who are on its list now."""
     until = _EVERY_PLACE if broadcast.audience_until is None else broadcast.audience_until
     rows = await connection.fetch(_SQL.excluded, broadcast.list_id, broadcast.site_id, until)
-    counted = sorted(((row["reason"], row["n"]) for row in rows if row["reason"] is not None), key=lambda one: (-one[1], one[0]))
+    counted = sorted(
+        ((row["reason"], row["n"]) for row in rows if row["reason"] is not None),
+        key=lambda one: (-one[1], one[0]),
+    )
     excluded = dict(counted[:REASONS_SHOWN])
     if rest := sum(n for _, n in counted[REASONS_SHOWN:]):
         excluded["other"] = excluded.get("other", 0) + rest

@@ -146,7 +146,9 @@ async def test_who_comes_again_with_the_last_id_hears_of_changes_alone(
             events = blocks(response)
             async with asyncio.timeout(20):
                 assert await anext(events) == {"retry": "2000"}
-                assert [await anext(events) for _ in range(3)] == [{}, {}, {}], "heartbeats, and nothing told twice"
+                assert [await anext(events) for _ in range(3)] == [{}, {}, {}], (
+                    "heartbeats, and nothing told twice"
+                )
             await app.post(f"{path}/actions/cancel")
             assert (await until(events, "cancelled"))["event"] == "progress"
 

@@ -52,9 +52,7 @@ async def act(app: Client, broadcast: Any, action: str, status: int, body: Any =
 
 
 async def schedule(app: Client, broadcast: Any, after: timedelta = HOUR, status: int = 200) -> Any:
-    return await act(
-        app, broadcast, "schedule", status, {"send_at": (datetime.now(UTC) + after).isoformat()}
-    )
+    return await act(app, broadcast, "schedule", status, {"send_at": (datetime.now(UTC) + after).isoformat()})
 
 
 async def shown(app: Client, broadcast: Any) -> Any:
@@ -208,7 +206,9 @@ async def test_a_scheduled_one_can_be_sent_at_once_and_is_not_started_again(
     )
 
 
-@pytest.mark.parametrize("send_at", ["2020-01-01T00:00:00Z", "2199-01-01T00:00:00Z", "2030-01-01T00:00:00", "soon", 5])
+@pytest.mark.parametrize(
+    "send_at", ["2020-01-01T00:00:00Z", "2199-01-01T00:00:00Z", "2030-01-01T00:00:00", "soon", 5]
+)
 async def test_a_time_that_is_none_is_refused(app: Client, send_at: Any) -> None:
     draft = await make_broadcast(app, "acme.example")
     refused = await act(app, draft, "schedule", 422, {"send_at": send_at})
@@ -216,7 +216,9 @@ async def test_a_time_that_is_none_is_refused(app: Client, send_at: Any) -> None
     assert (await shown(app, draft))["state"] == "draft"
 
 
-async def test_nothing_is_scheduled_from_a_domain_that_is_not_verified(app: Client, pool: asyncpg.Pool) -> None:
+async def test_nothing_is_scheduled_from_a_domain_that_is_not_verified(
+    app: Client, pool: asyncpg.Pool
+) -> None:
     draft = await make_broadcast(app, "acme.example")
     await pool.execute("UPDATE domain SET status = 'failed'")
     assert (await schedule(app, draft, status=403))["type"] == "domain_unverified"
@@ -231,7 +233,12 @@ async def test_a_draft_can_be_changed_in_part_and_is_sent_as_it_was_changed(
     draft = await make_broadcast(app, "acme.example")
     other = await import_list(app, b"email\ncy@three.example\n", "others")
     path = f"/v1/broadcasts/{draft['id']}"
-    changes = {"list": other["list"], "from": "x@acme.example", "reply_to": "Me <me@acme.example>", "expires_in_s": 60}
+    changes = {
+        "list": other["list"],
+        "from": "x@acme.example",
+        "reply_to": "Me <me@acme.example>",
+        "expires_in_s": 60,
+    }
     changed = (await app.call("PATCH", path, changes, expect=200)).json()
     assert changed == draft | {
         "list": other["list"], "from": "x@acme.example", "reply_to": "Me <me@acme.example>", "expires_in_s": 60,
@@ -331,7 +338,13 @@ async def test_the_estimate_names_all_that_keeps_it_from_being_sent(
     found = await act(app, draft, "estimate", 200)
     assert found["ready"] is False
     failed = {check["name"]: check["detail"] for check in found["checks"] if not check["passed"]}
-    assert set(failed) == {"domain_verified", "template_renders", "recipients", "site_sends", "links_reachable"}
+    assert set(failed) == {
+        "domain_verified",
+        "template_renders",
+        "recipients",
+        "site_sends",
+        "links_reachable",
+    }
     assert "unpaid" in failed["site_sends"]
     assert "text" in failed["template_renders"]
 

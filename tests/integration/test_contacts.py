@@ -47,13 +47,16 @@ async def found(app: Client, query: str) -> list[str]:
 async def test_a_change_touches_what_is_given_and_nothing_else(app: Client) -> None:
     before = await app.post(
         "/v1/contacts",
-        {"email": "ada@a.example", "first_name": "Ada", "tags": ["x"], "fields": {"company": "Engines", "size": 3, "old": {"a": None}}},
+        {
+            "email": "ada@a.example",
+            "first_name": "Ada",
+            "tags": ["x"],
+            "fields": {"company": "Engines", "size": 3, "old": {"a": None}},
+        },
     )
     path = f"/v1/contacts/{before['id']}"
     changed = (
-        await app.call(
-            "PATCH", path, {"last_name": "L", "fields": {"size": None, "new": [None]}}, expect=200
-        )
+        await app.call("PATCH", path, {"last_name": "L", "fields": {"size": None, "new": [None]}}, expect=200)
     ).json()
     assert changed | {"updated_at": ""} == before | {
         "last_name": "L", "fields": {"company": "Engines", "old": {"a": None}, "new": [None]}, "updated_at": "",
@@ -86,7 +89,9 @@ async def test_a_broadcast_goes_to_the_changed_address(world: World, app: Client
         ({"first_name": "\0"}, 422, "/first_name"),
     ],
 )
-async def test_a_wrong_change_says_what_is_wrong(app: Client, change: Any, status: int, pointer: str | None) -> None:
+async def test_a_wrong_change_says_what_is_wrong(
+    app: Client, change: Any, status: int, pointer: str | None
+) -> None:
     await make(app, "bob@a.example")
     ada = await make(app, "ada@a.example")
     response = await app.call("PATCH", f"/v1/contacts/{ada}", change, expect=status)
@@ -114,7 +119,9 @@ async def test_contacts_are_found_by_part_of_name_or_address_by_tag_and_by_list(
         await app.call("GET", f"/v1/contacts?{query}", expect=422)
 
 
-async def test_a_search_looks_at_a_bounded_number_and_goes_on(app: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_looks_at_a_bounded_number_and_goes_on(
+    app: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contacts, "LOOK", 10)
     content = b"email\n" + b"".join(b"p%02d@a.example\n" % i for i in range(45)) + b"needle@a.example\n"
     await app.call("POST", "/v1/imports", content, headers={"content-type": "text/csv"}, expect=202)

@@ -109,15 +109,27 @@ async def test_nothing_is_claimed_from_a_suspended_lane_until_it_is_resumed(
     assert (refused["type"], refused["allowed"]) == ("invalid_transition", ["suspended"])
 
 
-async def test_limits_for_a_time_hold_at_once_and_rescale_what_is_owed(operator: Client, bench: Bench) -> None:
+async def test_limits_for_a_time_hold_at_once_and_rescale_what_is_owed(
+    operator: Client, bench: Bench
+) -> None:
     path = await make_lane(bench, 100, rate=1.0, burst=1.0)
     assert len(await bench.take()) <= 2
     shown = (
-        await operator.call("PUT", f"{path}/limit", {"rate_per_s": 1000, "burst": 50, "for_s": 60, "why": "late sale"}, expect=200)
+        await operator.call(
+            "PUT",
+            f"{path}/limit",
+            {"rate_per_s": 1000, "burst": 50, "for_s": 60, "why": "late sale"},
+            expect=200,
+        )
     ).json()
     assert (shown["rate_per_s"], shown["burst"], shown["max_connections"]) == (1000.0, 50.0, 4)
     limit = shown["limit"]
-    assert (limit["rate_per_s"], limit["burst"], limit["max_connections"], limit["why"]) == (1000.0, 50.0, None, "late sale")
+    assert (limit["rate_per_s"], limit["burst"], limit["max_connections"], limit["why"]) == (
+        1000.0,
+        50.0,
+        None,
+        "late sale",
+    )
     assert len(await bench.take()) >= 50
 
 
@@ -179,7 +191,9 @@ async def test_limits_for_a_time_go_before_the_throttles_and_end(
         ({"max_connections": 0, "for_s": 60, "why": "x"}, "/max_connections"),
     ],
 )
-async def test_points_at_what_is_wrong_with_a_limit(operator: Client, bench: Bench, body: Any, pointer: str) -> None:
+async def test_points_at_what_is_wrong_with_a_limit(
+    operator: Client, bench: Bench, body: Any, pointer: str
+) -> None:
     path = await make_lane(bench)
     refused = (await operator.call("PUT", f"{path}/limit", body, expect=422)).json()
     assert refused["errors"][0]["pointer"] == pointer
@@ -199,7 +213,9 @@ async def test_a_lane_that_is_not_there_is_not_found(operator: Client) -> None:
 async def test_the_database_itself_lets_no_site_touch_a_lane(world: World, bench: Bench) -> None:
     await make_lane(bench, 3)
     for doing in (
-        lambda c: lanes.limit_lane(c, 1, rate_per_s=1.0, burst=None, max_connections=None, for_s=1.0, why="x"),
+        lambda c: lanes.limit_lane(
+            c, 1, rate_per_s=1.0, burst=None, max_connections=None, for_s=1.0, why="x"
+        ),
         lambda c: lanes.unlimit_lane(c, 1),
         lambda c: lanes.suspend_lane(c, 1, None, "x"),
         lambda c: lanes.resume_lane(c, 1),

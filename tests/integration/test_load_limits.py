@@ -68,7 +68,9 @@ async def test_a_site_with_too_much_waiting_is_refused_by_stream_and_taken_again
         app = await world.site(domain="acme.example")
         other = await world.site("Beta", domain="beta.example")
         people = [f"u{i}@c{i}.example" for i in range(4)]
-        first = await app.call("POST", "/v1/messages", mail(to=people, stream="marketing"), key="k", expect=202)
+        first = await app.call(
+            "POST", "/v1/messages", mail(to=people, stream="marketing"), key="k", expect=202
+        )
         refused = await app.call("POST", "/v1/messages", mail(to=people[:2], stream="marketing"))
         check_429(refused)
         assert "4 marketing deliveries" in refused.json()["detail"]
@@ -77,13 +79,17 @@ async def test_a_site_with_too_much_waiting_is_refused_by_stream_and_taken_again
         await app.call("POST", "/v1/messages", mail(stream="marketing"), expect=202)
         test = {"from": "a@acme.example", "to": "b@c.example"}
         check_429(await app.call("POST", f"/v1/templates/{template['id']}/actions/test", test))
-        again = await app.call("POST", "/v1/messages", mail(to=people, stream="marketing"), key="k", expect=202)
+        again = await app.call(
+            "POST", "/v1/messages", mail(to=people, stream="marketing"), key="k", expect=202
+        )
         assert again.content == first.content, "what was accepted is told again"
         # The other stream and the other site have room of their own.
         await app.call("POST", "/v1/messages", mail(to=people), expect=202)
         await other.call("POST", "/v1/messages", mail(**{"from": "a@beta.example"}), expect=202)
         assert await pool.fetchval("SELECT count(*) FROM queue WHERE priority = 1") == 5
-        await pool.execute("UPDATE queue SET state = 'deferred' WHERE priority = 1 AND recipient = 'u0@c0.example'")
+        await pool.execute(
+            "UPDATE queue SET state = 'deferred' WHERE priority = 1 AND recipient = 'u0@c0.example'"
+        )
         check_429(await app.call("POST", "/v1/messages", mail(stream="marketing")))
         await pool.execute("SELECT end_deliveries(array_agg(id), 'delivered', 1, '{queued}', 't') FROM queue")
         await app.call("POST", "/v1/messages", mail(to=people, stream="marketing"), expect=202)
@@ -145,6 +151,8 @@ async def test_the_smtp_door_asks_to_come_again(db: str, tmp_path: Path, pool: a
             people = [parse(f"u{i}@c.example") for i in range(2)]
             letter = b"From: a@acme.example\r\nTo: b@c.example\r\nSubject: s\r\n\r\nHi.\r\n"
             assert (await submit(desk, app.site_id, people, letter)).startswith("250 ")
-            assert (await submit(desk, app.site_id, people, letter)).startswith("451 4.7.1 2 transactional deliveries")
+            assert (await submit(desk, app.site_id, people, letter)).startswith(
+                "451 4.7.1 2 transactional deliveries"
+            )
             await desk.waker.flush()
     assert await pool.fetchval("SELECT count(*) FROM queue") == 2

@@ -41,7 +41,10 @@ async def submit(world: World, app: Client, domain: str) -> None:
 async def test_a_held_site_sends_nothing_and_others_go_on_in_the_same_lane(
     world: World, dispatcher: Bench
 ) -> None:
-    held, other = await world.site("Held", domain="held.example"), await world.site("Other", domain="other.example")
+    held, other = (
+        await world.site("Held", domain="held.example"),
+        await world.site("Other", domain="other.example"),
+    )
     path = path_of(held)
     shown = await world.operator.post(f"{path}/actions/hold", {"why": "unpaid"})
     assert shown["hold"]["why"] == "unpaid"
@@ -77,7 +80,9 @@ async def test_each_way_once_and_else_it_names_what_is_possible(world: World) ->
 
 async def test_a_hold_whose_time_is_over_is_none(world: World, pool: asyncpg.Pool) -> None:
     app = await world.site()
-    await pool.execute("INSERT INTO hold (kind, ref, why, until_at) VALUES ('site', $1, 'old', now())", app.site_id)
+    await pool.execute(
+        "INSERT INTO hold (kind, ref, why, until_at) VALUES ('site', $1, 'old', now())", app.site_id
+    )
     assert (await world.operator.get(path_of(app)))["hold"] is None
     shown = await world.operator.post(f"{path_of(app)}/actions/hold", {"why": "new"})
     assert shown["hold"]["why"] == "new"

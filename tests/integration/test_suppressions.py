@@ -46,7 +46,9 @@ async def addresses(app: Client, query: str = "") -> list[str]:
 
 
 async def test_a_file_adds_what_is_new_keeps_what_is_known_and_says_what_is_wrong(app: Client) -> None:
-    await app.post("/v1/suppressions", {"email": "known@a.example", "reason": "complaint", "evidence": "ticket 7"})
+    await app.post(
+        "/v1/suppressions", {"email": "known@a.example", "reason": "complaint", "evidence": "ticket 7"}
+    )
     found = await load(
         app,
         "email,scope,reason,evidence\nNEW@a.example,marketing,unsubscribe,old system\nknown@A.example,all,other,\n"
@@ -107,7 +109,9 @@ async def test_many_rows_are_taken_and_given_batch_by_batch(
 async def test_an_export_has_no_formula_and_can_be_loaded_elsewhere(world: World, app: Client) -> None:
     other = await world.site("Beta")
     evil = '=HYPERLINK("http://evil.example")'
-    await app.post("/v1/suppressions", {"email": "+tag@a.example", "reason": evil, "evidence": "@SUM(1)\r\nline"})
+    await app.post(
+        "/v1/suppressions", {"email": "+tag@a.example", "reason": evil, "evidence": "@SUM(1)\r\nline"}
+    )
     await app.post("/v1/suppressions", {"email": "plain@a.example", "scope": "marketing"})
     text = (await app.call("GET", "/v1/suppressions/export.csv", expect=200)).text
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]

@@ -78,7 +78,12 @@ async def test_a_test_is_sent_as_marketing_mail_and_once_under_its_key(
     app: Client, pool: asyncpg.Pool
 ) -> None:
     actions, who = await template(app), await contact(app)
-    body = {"from": "News <news@acme.example>", "to": "me@acme.example", "contact": who, "variables": {"company": "X"}}
+    body = {
+        "from": "News <news@acme.example>",
+        "to": "me@acme.example",
+        "contact": who,
+        "variables": {"company": "X"},
+    }
     answers = [await app.call("POST", f"{actions}/test", body, key="k", expect=202) for _ in range(2)]
     assert answers[0].json() == answers[1].json()
     row = await pool.fetchrow(
@@ -112,7 +117,13 @@ async def test_a_broadcast_is_tried_with_its_own_sender_and_stays_a_draft(
     await app.call("PATCH", path, {"reply_to": "me@acme.example"}, expect=200)
     (ada,) = (await app.get("/v1/contacts?email=ada@one.example"))["data"]
     for _ in range(2):
-        sent = await app.call("POST", f"{path}/actions/test", {"to": "me@acme.example", "contact": ada["id"]}, key="k", expect=202)
+        sent = await app.call(
+            "POST",
+            f"{path}/actions/test",
+            {"to": "me@acme.example", "contact": ada["id"]},
+            key="k",
+            expect=202,
+        )
     row = await pool.fetchrow(
         "SELECT q.recipient, q.broadcast_id, m.sender, m.reply_to, m.stream::text, q.variables::jsonb->>'company' AS c "
         "FROM queue q JOIN message m ON m.id = q.message_id"

@@ -22,7 +22,9 @@ async def test_a_held_site_is_off_the_wire_within_a_second_and_goes_on_when_rele
     db: str, tmp_path: Path
 ) -> None:
     limits = Limits(rate_per_s=RATE, burst=5, max_connections=4)
-    settings = {"dispatch": {"in_flight": IN_HAND, "claim_rows": IN_HAND, "urgent_reserve": 2, "heartbeat_s": 1.0}}
+    settings = {
+        "dispatch": {"in_flight": IN_HAND, "claim_rows": IN_HAND, "urgent_reserve": 2, "heartbeat_s": 1.0}
+    }
     async with Fleet(db, tmp_path, settings=settings, limits=limits) as fleet:
         await fleet.submit([f"u{i}@big.test" for i in range(500)])
         await fleet.start("here")

@@ -65,8 +65,12 @@ async def test_deliveries_and_backlogs_cost_the_same_beside_many(bench: Bench) -
                         relation = node.get("Relation Name", "")
                         if relation not in GROWING and not relation.startswith("ended"):
                             continue
-                        touched = node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+                        touched = node["Actual Loops"] * (
+                            node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+                        )
                         if touched > most or (node["Node Type"] == "Seq Scan" and touched > 100):
-                            faults.append(f"{node['Node Type']} of {relation} went through {touched:.0f} rows")
+                            faults.append(
+                                f"{node['Node Type']} of {relation} went through {touched:.0f} rows"
+                            )
                 assert not faults, f"{name}, with statistics {statistics}: {faults}"
         await connection.execute("ANALYZE")

@@ -39,7 +39,9 @@ def test_where_all_is_well_it_is_ready() -> None:
         ({"held_why": "unpaid"}, "site_sends", "unpaid"),
     ],
 )
-def test_what_is_required_is_named_and_it_is_not_ready(change: dict[str, object], name: str, says: str) -> None:
+def test_what_is_required_is_named_and_it_is_not_ready(
+    change: dict[str, object], name: str, says: str
+) -> None:
     facts = msgspec.structs.replace(FINE, **change)
     assert list(failed(facts)) == [name]
     assert says in failed(facts)[name]
