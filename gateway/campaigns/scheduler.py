@@ -1,5 +1,4 @@
-"""Broadcasts from launch to end: starts those whose time has come, makes their deliveries, sees them completed, clears away what was
-cancelled.
+"""Broadcasts from their time to their end: launched, made into deliveries, seen completed, cleared away where they were cancelled.
 
 Owns start, expansion and completion. Must not know SMTP, nor who pressed the button (`campaigns/launch`). Any number of schedulers
 may run: each chunk is one transaction that locks the broadcast's row, accepts up to 1,000 members and moves the cursor past

@@ -101,7 +101,7 @@ async def delete_list(connection: Connection, list_id: int) -> None:
     """
     try:
         gone = await connection.fetchval(_SQL.delete_list, list_id)
-    except asyncpg.ForeignKeyViolationError as error:
+    except (asyncpg.ForeignKeyViolationError, asyncpg.RestrictViolationError) as error:
         raise Conflict("a broadcast uses this list") from error
     if gone is None:
         raise NotFound("no such list")
