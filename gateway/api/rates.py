@@ -20,6 +20,7 @@ class Rates:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tats: dict[int, float] = {}
+        self._limits = (0.0, 0)
 
     def take(self, key_id: int, rate_per_s: float, burst: int) -> None:
         """Count a request of a key.
@@ -27,6 +28,9 @@ class Rates:
         Raises:
             RateLimited: it comes too early, and is not counted; says when the next one will be taken.
         """
+        if self._limits != (rate_per_s, burst):  # what was owed at another rate is owed no more
+            self._limits = (rate_per_s, burst)
+            self._tats.clear()
         now = self._clock.monotonic()
         tat = max(self._tats.get(key_id, now), now)
         early_s = tat - now - (burst - 1) / rate_per_s
