@@ -1,4 +1,4 @@
-"""Whether a broadcast may go out as it is: facts in, checks out. Pure.
+"""Whether a broadcast may go out as it is: facts in, checks out; no clock, no database.
 
 Owns the checks and their words. Must not know how the facts are read, nor what a launch does with them: a launch looks again, since
 what holds when somebody asks need not hold when they press the button.

@@ -1,4 +1,4 @@
-"""A CSV file of suppressions, row by row, and the file that we make of them. Pure.
+"""A CSV file of suppressions, row by row, and the file that we make of them.
 
 Owns the columns: `email` (required), `scope`, `reason`, `evidence`; others are passed over, so that our own export, and other systems',
 can be read. Must not know where rows go. A row that cannot be taken is refused alone, as in a file of contacts (`campaigns/csv_rows`).
