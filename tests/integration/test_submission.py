@@ -123,7 +123,8 @@ async def test_wrong_keys_are_refused_and_told_nothing(door: Door, site: Client)
     peer = await door.peer()
     await peer.starts_tls()
     await peer.says("EHLO app.example")
-    assert await peer.signs_in(key_of(site)[:-1] + "x") == "535 5.7.8 authentication credentials invalid"
+    other_end = "y" if key_of(site).endswith("x") else "x"
+    assert await peer.signs_in(key_of(site)[:-1] + other_end) == "535 5.7.8 authentication credentials invalid"
     assert await peer.signs_in("x" * 300) == "535 5.7.8 authentication credentials invalid"
     assert (await peer.signs_in(operator)).startswith("535 5.7.8 this needs a key of a site")
     assert (await peer.signs_in(reader)).startswith("535 5.7.8 this needs a key with the scope send")

@@ -84,7 +84,7 @@ async def test_connections_of_one_address_are_bounded_with_a_key_too(
         assert (await late.hears()).startswith("421 4.7.0")
         taken(await peers[-1].sends(LETTER, "bob@b.example"))
         for peer in peers:
-            peer.writer.close()
+            peer.writer.transport.abort()
         async with asyncio.timeout(5):
             while door.lobby.doorkeeper._by_peer:
                 await asyncio.sleep(0)
