@@ -31,7 +31,9 @@ T = TypeVar("T")
 
 LOOK_EVERY_S: Final = 0.5
 _AGAIN_S: Final = 0.1
-_EMPTIED_HINT: Final = "to go back to the defaults, leave one key with its default (in bounces.toml: rule = []), or restart"
+_EMPTIED_HINT: Final = (
+    "to go back to the defaults, leave one key with its default (in bounces.toml: rule = []), or restart"
+)
 
 
 class Files(msgspec.Struct, frozen=True):

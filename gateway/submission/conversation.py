@@ -266,7 +266,9 @@ class Conversation(Visit):
         """Ask for the next line of an AUTH; one beyond all limits ends the connection (RFC 4954 §4)."""
         try:
             return await super().challenge_auth(challenge, encode_to_b64, log_client_response)
-        except ValueError:  # by StreamReader.readline; what comes behind its limit would be taken for commands
+        except (
+            ValueError
+        ):  # by StreamReader.readline; what comes behind its limit would be taken for commands
             self.hang_up(b"500 5.5.6 authentication exchange line is too long")
             return MISSING
 

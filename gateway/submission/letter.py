@@ -113,7 +113,9 @@ def read_mailbox(value: str, field: str) -> tuple[str, str]:
         raise Invalid([("", f"{field}: {len(value)} octets; at most {_MAILBOX_LIMIT}")])
     display, address = split_mailbox(value)
     if address != value.strip() and not _ONE_NAME.fullmatch(value.rpartition("<")[0]):
-        raise Invalid([("", f'{field}: expected one mailbox; a name with , ; : @ ( ) < > stands in "quotes"')])
+        raise Invalid(
+            [("", f'{field}: expected one mailbox; a name with , ; : @ ( ) < > stands in "quotes"')]
+        )
     try:
         parsed = parse(address.strip())
     except AddressError as error:
@@ -124,7 +126,9 @@ def read_mailbox(value: str, field: str) -> tuple[str, str]:
 
 def shown(value: str) -> str:
     """Return the beginning of a header value for people: encoded-words read where they can be, nothing that a terminal would obey."""
-    if len(value) > _SHOWN_LIMIT:  # before it is decoded: the standard library's search for encoded-words is quadratic
+    if (
+        len(value) > _SHOWN_LIMIT
+    ):  # before it is decoded: the standard library's search for encoded-words is quadratic
         value = value[:_SHOWN_LIMIT].rpartition(" ")[0] or value[:_SHOWN_LIMIT]
     if "=?" in value:
         with suppress(HeaderParseError, LookupError, ValueError):

@@ -133,7 +133,9 @@ async def test_of_very_many_events_the_latest_are_shown_and_that_there_are_more_
     monkeypatch.setattr(messages, "HAPPENINGS", 3)
     message = await send(world, app)
     for number in range(5):
-        await dispatcher.acknowledge(await dispatcher.claim(), "deferred", code=450, reply=f"4.2.0 no {number}")
+        await dispatcher.acknowledge(
+            await dispatcher.claim(), "deferred", code=450, reply=f"4.2.0 no {number}"
+        )
         shown = await app.get(f"/v1/messages/{message}")
         assert shown["has_more_events"] == (number >= 3)
         await dispatcher.connection.execute("SELECT promote(10, 0)")
@@ -171,12 +173,22 @@ async def test_a_fleet_without_dispatchers_is_the_reason(world: World, app: Clie
     ],
 )  # fmt: skip
 async def test_a_suspended_lane_tells_class_and_codes_but_nothing_of_what_was_said_to_another_site(
-    world: World, app: Client, pool: asyncpg.Pool, dispatcher: Bench, why: str, after: str, told: str | None, bounce_class: str | None
+    world: World,
+    app: Client,
+    pool: asyncpg.Pool,
+    dispatcher: Bench,
+    why: str,
+    after: str,
+    told: str | None,
+    bounce_class: str | None,
 ) -> None:
     message = await send(world, app)
     await pool.execute("SELECT suspend_lanes(array_agg(lane_id), '{600}', ARRAY[$1]) FROM lane_state", why)
     found = await reason(app, message)
-    assert (found["code"], found["text"]) == ("lane_suspended", f"nothing is sent to c.example for a while{after}")
+    assert (found["code"], found["text"]) == (
+        "lane_suspended",
+        f"nothing is sent to c.example for a while{after}",
+    )
     assert (found.get("reply"), found.get("bounce_class")) == (told, bounce_class)
     assert "someone" not in json.dumps(found)
     assert datetime.fromisoformat(found["until"]) > datetime.now(UTC) + timedelta(seconds=500)

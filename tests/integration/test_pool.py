@@ -28,7 +28,9 @@ async def test_sessions_have_no_jit_speak_utc_and_take_further_settings(db: str)
 async def test_a_commit_waits_for_the_disk_whatever_the_server_says(db: str) -> None:
     admin = await connect(db)
     await admin.execute(f"ALTER DATABASE {database_of(db)} SET synchronous_commit = off")
-    await admin.execute("ALTER ROLE CURRENT_USER IN DATABASE " + database_of(db) + " SET synchronous_commit = off")
+    await admin.execute(
+        "ALTER ROLE CURRENT_USER IN DATABASE " + database_of(db) + " SET synchronous_commit = off"
+    )
     await admin.close()
     loose = db + ("&" if "?" in db else "?") + "synchronous_commit=off&options=-csynchronous_commit%3Doff"
     for dsn in (db, loose):

@@ -25,6 +25,7 @@ from tests.support.api import Client, open_world
 from tests.support.smtp_peer import Peer, plain
 from tests.support.submission import LETTER, Door, key_of, letter, settings, submission, taken
 
+
 @pytest.fixture
 async def door(db: str, tmp_path: Path) -> AsyncIterator[Door]:
     async with submission(db, tmp_path) as opened:
@@ -124,7 +125,9 @@ async def test_wrong_keys_are_refused_and_told_nothing(door: Door, site: Client)
     await peer.starts_tls()
     await peer.says("EHLO app.example")
     other_end = "y" if key_of(site).endswith("x") else "x"
-    assert await peer.signs_in(key_of(site)[:-1] + other_end) == "535 5.7.8 authentication credentials invalid"
+    assert (
+        await peer.signs_in(key_of(site)[:-1] + other_end) == "535 5.7.8 authentication credentials invalid"
+    )
     assert await peer.signs_in("x" * 300) == "535 5.7.8 authentication credentials invalid"
     assert (await peer.signs_in(operator)).startswith("535 5.7.8 this needs a key of a site")
     assert (await peer.signs_in(reader)).startswith("535 5.7.8 this needs a key with the scope send")
@@ -155,7 +158,9 @@ async def test_a_revoked_key_sends_nothing_more(door: Door, site: Client) -> Non
     assert (await peer.says("MAIL FROM:<a@acme.example>")).startswith("530 5.7.0")
 
 
-async def test_a_key_that_is_revoked_while_its_message_comes_sends_nothing(door: Door, site: Client, pool: asyncpg.Pool) -> None:
+async def test_a_key_that_is_revoked_while_its_message_comes_sends_nothing(
+    door: Door, site: Client, pool: asyncpg.Pool
+) -> None:
     peer = await door.peer(key_of(site))
     await peer.says("MAIL FROM:<a@acme.example>")
     await peer.says("RCPT TO:<bob@b.example>")
@@ -168,7 +173,9 @@ async def test_a_key_that_is_revoked_while_its_message_comes_sends_nothing(door:
     assert await pool.fetchval("SELECT count(*) FROM message") == 0
 
 
-async def test_a_sender_field_on_another_domain_is_refused(door: Door, site: Client, pool: asyncpg.Pool) -> None:
+async def test_a_sender_field_on_another_domain_is_refused(
+    door: Door, site: Client, pool: asyncpg.Pool
+) -> None:
     peer = await door.peer(key_of(site))
     reply = await peer.sends(b"Sender: desk@other.example\r\n" + LETTER, "bob@b.example")
     assert reply.startswith("550 5.7.1 other.example is no verified domain of this site")
@@ -309,7 +316,9 @@ async def test_a_message_too_large_by_its_own_word_is_refused_at_once(door: Door
     assert (await peer.says("MAIL FROM:<a@acme.example> SIZE=99999999")).startswith("552")
 
 
-async def test_a_changed_expiry_holds_for_messages_to_come(db: str, pool: asyncpg.Pool, tmp_path: Path) -> None:
+async def test_a_changed_expiry_holds_for_messages_to_come(
+    db: str, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
     section = settings(tmp_path, tls=False)
     config = Config(database=DatabaseConfig(dsn=db, data_dir=str(tmp_path)), submission=section)
     stop, followers = asyncio.Event(), list[Retune]()
@@ -324,12 +333,17 @@ async def test_a_changed_expiry_holds_for_messages_to_come(db: str, pool: asyncp
         peer = await Peer.connect(section.port)
         await peer.says("EHLO app.example")
         await peer.signs_in(key_of(site))
-        for expiry, recipient in ((config.expiry, "before@b.example"), (ExpiryConfig(transactional_s=600.0), "after@b.example")):
+        for expiry, recipient in (
+            (config.expiry, "before@b.example"),
+            (ExpiryConfig(transactional_s=600.0), "after@b.example"),
+        ):
             followers[0](msgspec.structs.replace(config, expiry=expiry), Shaping())
             taken(await peer.sends(LETTER, recipient))
         stop.set()
         await serving
-    lasts = dict(await pool.fetch("SELECT recipient, extract(epoch FROM expires_at - accepted_at)::float FROM queue"))
+    lasts = dict(
+        await pool.fetch("SELECT recipient, extract(epoch FROM expires_at - accepted_at)::float FROM queue")
+    )
     assert lasts["after@b.example"] == pytest.approx(600, abs=5)
     assert lasts["before@b.example"] == pytest.approx(172_800, abs=5)
 

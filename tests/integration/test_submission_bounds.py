@@ -67,7 +67,9 @@ async def test_connections_without_a_key_have_a_share_of_their_own(door: Door, s
     idle[0].writer.close()
     await idle[0].writer.wait_closed()
     async with asyncio.timeout(5):
-        while not (await Peer(*await asyncio.open_connection("127.0.0.1", door.section.port)).hears()).startswith("220"):
+        while not (
+            await Peer(*await asyncio.open_connection("127.0.0.1", door.section.port)).hears()
+        ).startswith("220"):
             pass
     for peer in idle:
         peer.writer.close()

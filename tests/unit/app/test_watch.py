@@ -147,7 +147,9 @@ def test_a_path_that_cannot_be_looked_at_is_told_and_ends_nothing(folder: Folder
 
 
 @pytest.mark.parametrize("left", ["", "# what was here is gone\n", "[default]\n"])
-def test_a_file_that_lost_all_its_keys_is_refused_and_what_was_before_holds(folder: Folder, left: str) -> None:
+def test_a_file_that_lost_all_its_keys_is_refused_and_what_was_before_holds(
+    folder: Folder, left: str
+) -> None:
     before = folder.throttles.read_text()
     folder.throttles.write_text(left)
     [line] = folder.look()

@@ -9,7 +9,12 @@ from gateway.model.delivery import ENDED, OPEN, TRANSITIONS, Action, DeliverySta
 
 def test_every_state_is_in_the_table_and_only_late_news_leads_on_from_an_end() -> None:
     assert set(TRANSITIONS) == set(DeliveryState) == OPEN | ENDED
-    assert {state for state in ENDED if TRANSITIONS[state]} == {"delivered", "unresolved", "expired", "cancelled"}
+    assert {state for state in ENDED if TRANSITIONS[state]} == {
+        "delivered",
+        "unresolved",
+        "expired",
+        "cancelled",
+    }
     assert all(set(after) & ENDED for state, after in TRANSITIONS.items() if state in OPEN)
 
 

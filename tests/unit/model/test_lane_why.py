@@ -25,6 +25,8 @@ def test_class_and_codes_come_back_whatever_was_said(
     assert why.endswith(text[:300])
 
 
-@pytest.mark.parametrize("why", ["", "421 4.7.0 <ann@a.example> too many", "stopped by hand", "rate 4217 x: y", "slow: y"])
+@pytest.mark.parametrize(
+    "why", ["", "421 4.7.0 <ann@a.example> too many", "stopped by hand", "rate 4217 x: y", "slow: y"]
+)
 def test_words_of_others_say_nothing_to_everybody(why: str) -> None:
     assert refusal_of(why) is None

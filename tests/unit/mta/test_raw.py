@@ -101,7 +101,10 @@ def test_a_kept_message_comes_back_and_nothing_else_is_taken_for_one() -> None:
             unpack_raw(packed)
 
 
-@given(st.lists(st.sampled_from([0, 1, 500, 996, 997, 998, 999, 1_000, 1_998, 3_000]), max_size=12), st.booleans())
+@given(
+    st.lists(st.sampled_from([0, 1, 500, 996, 997, 998, 999, 1_000, 1_998, 3_000]), max_size=12),
+    st.booleans(),
+)
 def test_the_first_line_beyond_the_limit_is_named(lengths: list[int], ended: bool) -> None:
     lines = [b"From: a@a.example", b"", *(b"x" * length for length in lengths)]
     message = b"\r\n".join([*lines, b""] if ended else lines)

@@ -41,12 +41,16 @@ APPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted({*OWN_NAMES, *OWN_PREFIXES, "Resent-From", "ARC-Seal", "CFBL-Address"} - APPS))
+@pytest.mark.parametrize(
+    "name", sorted({*OWN_NAMES, *OWN_PREFIXES, "Resent-From", "ARC-Seal", "CFBL-Address"} - APPS)
+)
 def test_of_the_gateways_own_fields_only_those_of_a_whole_message_stay(name: str) -> None:
     if name == "X-Gateway-":
         name = "X-Gateway-Delivery"
     field = (name + "x" * name.endswith("-")).encode() + b": claims"
-    assert read_letter(letter(b"X-Before: a", field, b"X-After: b")).content == letter(b"X-Before: a", b"X-After: b")
+    assert read_letter(letter(b"X-Before: a", field, b"X-After: b")).content == letter(
+        b"X-Before: a", b"X-After: b"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(APPS - {"From", "Sender", "Content-"}))
@@ -65,7 +69,10 @@ def test_a_sender_field_has_a_domain_to_answer_for_too() -> None:
 def test_a_mailbox_beyond_its_limit_is_refused_before_it_is_looked_at() -> None:
     folded = b"\r\n ".join([b'\\"' * 450] * 140)
     assert len(folded) > 126_000
-    for message in (b"From: " + folded + b" <a@a.example>\r\n\r\n", letter(b"Sender: " + folded + b" <a@a.example>")):
+    for message in (
+        b"From: " + folded + b" <a@a.example>\r\n\r\n",
+        letter(b"Sender: " + folded + b" <a@a.example>"),
+    ):
         with pytest.raises(Invalid, match=r"(From|Sender): 126\d{3} octets; at most 1000"):
             read_letter(message)
 
