@@ -1,3 +1,0 @@
--- Keeps the number: the branch that owns it replaces this file.
--- phase: expand
-select 1;
