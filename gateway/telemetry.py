@@ -74,6 +74,8 @@ class Event(StrEnum):
     """incarnation, results, in_doubt, started, damaged_lines."""
     CONTENTS_ERASED = "contents.erased"
     """stream, messages: whose content was due by [retention]."""
+    RECIPIENT_ERASED = "recipient.erased"
+    """erasure_id, deliveries: an address was forgotten."""
     EVENTS_DROPPED = "events.dropped"
     """days: of events, due by [retention]."""
     PROBE_FAILED = "probe.failed"

@@ -33,6 +33,7 @@ from gateway.api import (
     lists,
     messages,
     openapi,
+    privacy,
     returns,
     sites,
     status,
@@ -51,7 +52,7 @@ from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
     health, openapi, sites, keys, domains, contacts, lists, imports, templates, template_actions, messages, status, broadcasts,
-    broadcast_progress, suppressions, lanes, returns,
+    broadcast_progress, suppressions, privacy, lanes, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048

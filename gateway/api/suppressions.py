@@ -87,7 +87,7 @@ async def list_suppressions(call: Call) -> Page[SuppressionView]:
     rows = await suppressions.list_suppressions(
         call.connection, call.site_id, (email, scope), limit + 1, _filters(call)
     )
-    return page(rows, limit, _view, lambda row: f"{row.email}:{row.scope}")
+    return page(rows, limit, show_suppression, lambda row: f"{row.email}:{row.scope}")
 
 
 @routes.add(
@@ -99,7 +99,7 @@ async def add_suppression(call: Call, data: NewSuppression) -> SuppressionView:
         email = parse(data.email).wire
     except AddressError as error:
         raise Invalid([("/email", str(error))]) from error
-    return _view(
+    return show_suppression(
         await suppressions.add_suppression(
             call.connection, call.site_id, email, data.scope, data.reason, data.evidence
         )
@@ -217,7 +217,7 @@ def _filters(call: Call) -> Filters:
 
 
 def _cells(row: Suppression) -> tuple[str, ...]:
-    view = _view(row)
+    view = show_suppression(row)
     return (
         view.email,
         view.scope,
@@ -228,6 +228,7 @@ def _cells(row: Suppression) -> tuple[str, ...]:
     )
 
 
-def _view(row: Suppression) -> SuppressionView:
+def show_suppression(row: Suppression) -> SuppressionView:
+    """Return a suppression as the API shows it."""
     delivery = None if row.delivery_id is None else encode(Prefix.DELIVERY, row.delivery_id)
     return SuppressionView(row.email, row.scope, row.reason, row.evidence, delivery, row.created_at)

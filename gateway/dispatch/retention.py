@@ -1,4 +1,4 @@
-"""The chores of forgetting: what is due by `[retention]`, a part at a time.
+"""The chores of forgetting: what is due by `[retention]`, and who asked for it; a part at a time.
 
 Owns when a thing is due. Must not know what erasing it takes (`store/retention`). Part of upkeep: any number of processes may run it.
 """
@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.clock import Clock
 from gateway.config import RetentionConfig
-from gateway.store import retention
+from gateway.store import privacy, retention
 from gateway.store.pool import Connection
 from gateway.telemetry import Event, Metrics, log
 
@@ -33,6 +33,14 @@ async def erase_step(connection: Connection, kept: RetentionConfig, clock: Clock
             metrics.contents_erased.labels(stream).inc(done.erased)
             log.info(Event.CONTENTS_ERASED, stream=stream, messages=done.erased)
     return more
+
+
+async def forget_step(connection: Connection) -> bool:
+    """Do a part of an erasure that was asked for; whether there may be more to do now."""
+    part = await privacy.erase_step(connection)
+    if part is not None and part.is_last:
+        log.info(Event.RECIPIENT_ERASED, erasure_id=part.erasure_id, deliveries=part.deliveries)
+    return part is not None
 
 
 async def drop_step(connection: Connection, kept: RetentionConfig, clock: Clock) -> int:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock
 from gateway.config import RetentionConfig
 from gateway.dispatch.outcome import STORE_ERRORS
-from gateway.dispatch.retention import drop_step, erase_step
+from gateway.dispatch.retention import drop_step, erase_step, forget_step
 from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
 from gateway.telemetry import Event, Metrics, get_logger
@@ -28,6 +28,7 @@ SWEEP_EVERY_S: Final = 10.0
 REAP_EVERY_S: Final = 300.0
 PARTITIONS_EVERY_S: Final = 3_600.0
 ERASE_EVERY_S: Final = 60.0
+FORGET_EVERY_S: Final = 5.0
 LAG_EVERY_S: Final = 5.0
 BATCH: Final = 2_000
 FLOW_IDLE: Final = timedelta(days=1)
@@ -64,6 +65,7 @@ async def run_upkeep(
             _every(EXPIRE_EVERY_S, lambda: _expire(pool, metrics), clock, stop),
             _every(LAG_EVERY_S, lambda: _measure(pool, metrics), clock, stop),
             _every(ERASE_EVERY_S, lambda: _erase(pool, kept, clock, metrics), clock, stop),
+            _every(FORGET_EVERY_S, lambda: _forget(pool), clock, stop),
             _every(
                 PARTITIONS_EVERY_S, lambda: _with(maintain, lambda c: drop_step(c, kept, clock)), clock, stop
             ),
@@ -107,6 +109,10 @@ async def _measure(pool: asyncpg.Pool, metrics: Metrics) -> int:
 
 async def _erase(pool: asyncpg.Pool, kept: RetentionConfig, clock: Clock, metrics: Metrics) -> int:
     return BATCH if await _with(pool, lambda c: erase_step(c, kept, clock, metrics)) else 0
+
+
+async def _forget(pool: asyncpg.Pool) -> int:
+    return BATCH if await _with(pool, forget_step) else 0
 
 
 async def _reap(pool: asyncpg.Pool) -> int:

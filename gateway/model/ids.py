@@ -38,6 +38,7 @@ class Prefix(StrEnum):
     MESSAGE = "msg"
     DELIVERY = "dlv"
     LANE = "lane"
+    ERASURE = "era"
 
 
 SMALL: Final = frozenset(

@@ -1,6 +1,6 @@
-"""What is forgotten: contents some time after their messages have ended, events by the day, and at once what a site asks for.
+"""What is forgotten: contents some time after their messages have ended, events by the day, and at once the message that a site names.
 
-Owns these calls. Must not know for how long a thing is kept, nor who asks. The books are never touched: what was accepted and how it
+Owns these calls. Must not know for how long a thing is kept, nor who asks. People: `store/privacy`. The books are never touched: what was accepted and how it
 ended is a number and a state, and both stay (`gateway books --deep` proves it before and after). Addresses that must not be written to
 stay in `suppression`.
 """
@@ -19,7 +19,6 @@ from gateway.store.pool import Connection, outages_named
 _SQL = load("retention")
 _ERASE_DUE = _SQL.erase_due
 _ERASE_MESSAGE = _SQL.erase_message
-_ERASE_RECIPIENT = _SQL.erase_recipient
 _DROP_EVENT_DAYS = _SQL.drop_event_days
 
 
@@ -48,7 +47,7 @@ async def erase_message(connection: Connection, site_id: int, message_id: int) -
 
     Raises:
         NotFound: the site has no such message.
-        Conflict: deliveries of it are open.
+        Conflict: deliveries of it are open, or it is a broadcast's.
     """
     try:
         with outages_named("erasing a message"):
@@ -57,21 +56,6 @@ async def erase_message(connection: Connection, site_id: int, message_id: int) -
         raise Conflict(error.args[0]) from error
     if not found:
         raise NotFound("no such message")
-
-
-async def erase_recipient(connection: Connection, site_id: int, address: str) -> int:
-    """Erase an address at once from all that a site has sent, and contents that went to it alone; return how many deliveries.
-
-    Reads all records of ended deliveries. The contact is `contacts.delete_contact`'s; a suppression stays.
-
-    Raises:
-        Conflict: deliveries to it are open.
-    """
-    try:
-        with outages_named("erasing a recipient"):
-            return await connection.fetchval(_ERASE_RECIPIENT, site_id, address) or 0
-    except asyncpg.ObjectInUseError as error:
-        raise Conflict(error.args[0]) from error
 
 
 async def drop_event_days(connection: Connection, before: datetime) -> int:

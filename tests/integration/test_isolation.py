@@ -32,6 +32,11 @@ BY_PATH: dict[str, Any] = {
     "GET /v1/contacts/{id}": None,
     "PATCH /v1/contacts/{id}": {"first_name": "x"},
     "DELETE /v1/contacts/{id}": None,
+    "GET /v1/contacts/{id}/export": None,
+    "GET /v1/contacts/{id}/sent": None,
+    "POST /v1/contacts/{id}/actions/erase": None,
+    "GET /v1/erasures/{id}": None,
+    "POST /v1/messages/{id}/actions/erase": None,
     "GET /v1/lists/{id}": None,
     "PATCH /v1/lists/{id}": {"name": "x"},
     "DELETE /v1/lists/{id}": None,
@@ -72,7 +77,7 @@ BY_PATH: dict[str, Any] = {
 # Routes that list: the other site's things must not be on the page.
 LISTS = {
     "GET /v1/keys", "GET /v1/domains", "GET /v1/contacts", "GET /v1/lists", "GET /v1/imports", "GET /v1/templates",
-    "GET /v1/messages", "GET /v1/broadcasts", "GET /v1/suppressions",
+    "GET /v1/messages", "GET /v1/broadcasts", "GET /v1/suppressions", "GET /v1/erasures",
 }  # fmt: skip
 # Routes that take ids in their body: another site's are no ids.
 BY_BODY: dict[str, list[Any]] = {
@@ -91,7 +96,7 @@ BY_BODY: dict[str, list[Any]] = {
 # Routes that take or show nothing of a site, or only make what is new.
 NOTHING = {
     "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /v1/imports/template.csv", "POST /v1/contacts",
-    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions", "POST /v1/suppressions/import",
+    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions", "POST /v1/erasures", "POST /v1/suppressions/import",
     "GET /u/{token}", "POST /u/{token}", "GET /c/{token}", "GET /o/{token}",
 }  # fmt: skip
 # Routes that give a file: the other site's things must not be in it.
@@ -103,7 +108,7 @@ IMPORT = "POST /v1/imports"
 
 KIND = {
     "sites": "site", "keys": "key", "domains": "domain", "contacts": "contact", "lists": "list", "imports": "import",
-    "templates": "template", "messages": "message", "broadcasts": "broadcast", "lanes": "lane",
+    "templates": "template", "messages": "message", "broadcasts": "broadcast", "erasures": "erasure", "lanes": "lane",
 }  # fmt: skip
 
 
@@ -125,6 +130,7 @@ async def furnish(world: World, client: Client, domain: str) -> dict[str, str]:
     )
     key = await client.post("/v1/keys", {"scopes": ["read"]})
     await client.post("/v1/suppressions", {"email": f"gone@{domain}"})
+    erasure = await client.post("/v1/erasures", {"email": f"forgotten@{domain}"})
     (domain_view,) = (await client.get("/v1/domains"))["data"]
     async with as_site(world.services.pool, client.site_id) as connection:
         rows = await contacts.list_contacts(connection, client.site_id, 0, 1, None)
@@ -139,6 +145,7 @@ async def furnish(world: World, client: Client, domain: str) -> dict[str, str]:
         "template": broadcast["template"],
         "message": message["id"],
         "broadcast": broadcast["id"],
+        "erasure": erasure["id"],
         "email": f"gone@{domain}",
         "lane": "lane_0000000000001",
     }
@@ -155,7 +162,7 @@ def filled(value: Any, ids: Mapping[str, str]) -> Any:
 async def everything(pool: asyncpg.Pool, site_id: int) -> list[str]:
     """All rows of a site, as text."""
     tables = ["api_key", "domain", "contact", "list", "list_member", "import", "import_error", "suppression", "template", "message",
-              "broadcast", "queue", "acceptance", "ended"]  # fmt: skip
+              "broadcast", "queue", "acceptance", "ended", "erasure"]  # fmt: skip
     rows: list[str] = []
     for table in tables:
         for row in await pool.fetch(f"SELECT t::text FROM {table} t WHERE site_id = $1 ORDER BY 1", site_id):

@@ -14,7 +14,7 @@ from gateway.dispatch.retention import drop_step, erase_step
 from gateway.errors import Conflict, NotFound
 from gateway.store.books import read_books
 from gateway.store.pool import open_pool
-from gateway.store.retention import Erased, drop_event_days, erase_due, erase_message, erase_recipient
+from gateway.store.retention import Erased, drop_event_days, erase_due, erase_message
 from gateway.store.tenancy import as_site
 from gateway.telemetry import Metrics
 from tests.support.accept import accept
@@ -160,21 +160,15 @@ async def test_a_message_that_is_being_sent_is_not_erased(desk: Desk) -> None:
     message = await desk.message(ended=False)
     with pytest.raises(Conflict, match="cancel them first, or wait for their end"):
         await erase_message(desk.connection, desk.site_id, message)
-    with pytest.raises(Conflict, match="cancel them first"):
-        await erase_recipient(desk.connection, desk.site_id, ADDRESS)
     assert await desk.has_content(message)
 
 
-async def test_a_recipient_is_erased_everywhere_but_from_what_went_to_others_too(desk: Desk) -> None:
-    alone, shared = await desk.message(), await desk.message(ADDRESS, "bob@two.example")
-    other = await desk.message("eve@three.example")
-    assert await erase_recipient(desk.connection, desk.site_id + 1, ADDRESS) == 0
-    assert await erase_recipient(desk.connection, desk.site_id, "Ada@One.Example") == 2
-    assert await desk.mentions(ADDRESS) == 0
-    assert await desk.mentions("bob@two.example") == 2
-    assert [await desk.has_content(message) for message in (alone, shared, other)] == [False, True, True]
-    assert await erase_recipient(desk.connection, desk.site_id, ADDRESS) == 0
-    assert await erase_recipient(desk.connection, desk.site_id, "") == 0
+async def test_a_broadcast_s_message_is_not_erased_by_hand(desk: Desk) -> None:
+    message = await desk.message()
+    await desk.connection.execute("UPDATE acceptance SET broadcast_id = 1 WHERE message_id = $1", message)
+    with pytest.raises(Conflict, match="message of a broadcast"):
+        await erase_message(desk.connection, desk.site_id, message)
+    await desk.connection.execute("UPDATE acceptance SET broadcast_id = 0 WHERE message_id = $1", message)
 
 
 async def test_days_of_events_are_dropped_whole(db: str, desk: Desk) -> None:

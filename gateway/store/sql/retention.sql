@@ -8,10 +8,6 @@ SELECT looked, erased FROM erase_due($1::text::stream, $2, $3);
 -- Erases message $2 of site $1; whether there is one.
 SELECT erase_message($1, $2);
 
--- name: erase_recipient
--- Erases address $2 from what site $1 sent; how many deliveries.
-SELECT erase_recipient($1, $2);
-
 -- name: drop_event_days
 -- Drops the days of events that ended before $1; how many.
 SELECT drop_event_days($1);

@@ -493,6 +493,9 @@ begin
     end if;
     perform 1 from message m where m.id = p_message and m.site_id = p_site for update;
     if not found then return false; end if;
+    if exists (select from acceptance a where a.message_id = p_message and a.broadcast_id <> 0) then
+        raise object_in_use using message = 'this is the message of a broadcast: its content goes when it is due, its recipients one by one';
+    end if;
     if p_message <> all (ended_messages(array[p_message])) then
         raise object_in_use using message = 'deliveries of this message are open: cancel them first, or wait for their end';
     end if;
@@ -508,31 +511,52 @@ begin
     return true;
 end $$;
 
-CREATE FUNCTION public.erase_recipient(p_site integer, p_address text) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'public'
+CREATE FUNCTION public.erase_step(p_deliveries integer, p_pause_s double precision, OUT erasure bigint, OUT forgotten integer, OUT is_last boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET lock_timeout TO '500ms'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     AS $$
-declare v_ids bigint[]; v_messages bigint[]; v_since timestamptz;
+declare v_job erasure; v_message bigint; v_acceptance bigint; v_looked bigint[]; v_open bigint[]; v_ids bigint[];
 begin
-    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
-        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
-    end if;
-    if exists (select from queue q where q.site_id = p_site and lower(q.recipient) = lower(p_address)) then
-        raise object_in_use using message = 'deliveries to this address are open: cancel them first, or wait for their end';
-    end if;
-    with gone as (
-        update ended e set recipient = '', reply = null where e.site_id = p_site and lower(e.recipient) = lower(p_address) and p_address <> ''
-        returning e.id, e.message_id, e.broadcast_id, e.accepted_at)
-    select coalesce(array_agg(g.id), '{}'), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
-      into v_ids, v_messages, v_since from gone g;
-    update event e set reply = null
-     where e.delivery_id = any (v_ids) and e.at >= v_since - interval '1 hour' and e.reply is not null;
-    perform erase_contents(array(
-        select m.id from unnest(ended_messages(v_messages)) m(id)
-         where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
-                                                   and e.accepted_at = a.accepted_at
-                            where a.message_id = m.id and e.recipient <> '')));
-    return cardinality(v_ids);
+    select * into v_job from erasure e where e.ended_at is null and e.due_at <= clock_timestamp()
+     order by e.due_at limit 1 for update skip locked;
+    if not found then return; end if;
+    erasure := v_job.id;
+    select array_agg(s.id order by s.message_id, s.id), (array_agg(s.message_id order by s.message_id desc, s.id desc))[1],
+           (array_agg(s.id order by s.message_id desc, s.id desc))[1]
+      into v_looked, v_message, v_acceptance
+      from site_acceptances(v_job.site_id, v_job.message_id, v_job.acceptance_id, v_job.until_id, p_deliveries) s;
+    if v_looked is null then v_looked := '{}'; end if;
+    -- Locked in the order of their ids: a claim that is taking one is waited for.
+    v_ids := array(
+        select q.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select q.id, q.recipient, q.state from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1) q
+         where lower(q.recipient) = v_job.address and q.state in ('queued', 'deferred', 'held') and a.accepted_at <= v_job.created_at);
+    perform 1 from queue q where q.id = any (v_ids) order by q.id for update;
+    perform end_deliveries(v_ids, 'cancelled', pg_backend_pid(), '{queued,deferred,held}', 'its recipient was erased');
+    v_open := array(
+        select q.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select q.id, q.recipient from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1) q
+         where lower(q.recipient) = v_job.address
+        union all
+        select q.id from queue q where q.id = any (v_job.waiting));
+    v_ids := array(
+        select e.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select e.id, e.recipient from ended e
+             where e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1 and e.accepted_at = a.accepted_at) e
+         where lower(e.recipient) = v_job.address
+        union all
+        select w.id from unnest(v_job.waiting) w(id) where w.id <> all (v_open));
+    forgotten := forget_recipient(v_ids);
+    is_last := v_looked = '{}' and v_open = '{}';
+    update erasure e set message_id = coalesce(v_message, e.message_id), acceptance_id = coalesce(v_acceptance, e.acceptance_id),
+           waiting = v_open, deliveries = e.deliveries + forgotten,
+           due_at = clock_timestamp() + case when v_looked = '{}' then make_interval(secs => p_pause_s) else interval '0' end,
+           address = case when is_last then '' else e.address end, ended_at = case when is_last then clock_timestamp() end
+     where e.id = v_job.id;
 end $$;
 
 CREATE FUNCTION public.expire_ready(p_limit integer, p_shard integer) RETURNS integer
@@ -568,6 +592,34 @@ CREATE FUNCTION public.flow_turns(p_flows bigint[], p_seqs bigint[], p_most inte
       from unnest(p_flows, p_seqs) w(id, seq) join flow f on f.id = w.id
      where current_setting('role') <> 'gateway_api' or f.site_id = current_site() or is_operator()
 $$;
+
+CREATE FUNCTION public.forget_recipient(p_ids bigint[]) RETURNS integer
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+declare v_ids bigint[]; v_messages bigint[]; v_since timestamptz;
+begin
+    with gone as (
+        update ended e set recipient = '', reply = null from unnest(p_ids) d(id) join acceptance a on a.id = d.id / 1024
+         where e.id = d.id and e.accepted_at = a.accepted_at
+        returning e.id, e.message_id, e.broadcast_id, e.accepted_at)
+    select array_agg(g.id), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
+      into v_ids, v_messages, v_since from gone g;
+    if v_ids is null then return 0; end if;
+    update event e set reply = null
+     where e.delivery_id = any (v_ids) and e.at >= v_since - interval '1 hour' and e.reply is not null;
+    if v_messages is not null then
+        perform erase_contents(array(
+            select m.id from unnest(ended_messages(v_messages)) m(id)
+             where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
+                                                       and e.accepted_at = a.accepted_at
+                                where a.message_id = m.id and e.recipient <> '')));
+    end if;
+    return cardinality(v_ids);
+end $$;
 
 CREATE FUNCTION public.hold_message(p_message bigint) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -933,6 +985,23 @@ begin
      where s.lane_id = p_lane and s.suspended_until > clock_timestamp();
     return found;
 end $$;
+
+CREATE FUNCTION public.site_acceptances(p_site integer, p_message bigint, p_acceptance bigint, p_until bigint, p_deliveries integer) RETURNS TABLE(message_id bigint, id bigint, deliveries smallint, accepted_at timestamp with time zone, broadcast_id bigint)
+    LANGUAGE sql STABLE
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    AS $$
+    select x.message_id, x.id, x.deliveries, x.accepted_at, x.broadcast_id from (
+        select n.*, sum(n.deliveries) over (order by n.message_id, n.id) - n.deliveries as before from (
+            select m.id as message_id, a.id, a.deliveries, a.accepted_at, a.broadcast_id
+              from message m join acceptance a on a.message_id = m.id
+             where (m.site_id, m.id) >= (p_site, p_message) and (m.site_id, m.id) <= (p_site, p_until)
+               and (m.id > p_message or a.id > p_acceptance)
+             order by m.site_id, m.id, a.id limit p_deliveries) n) x
+     where x.before < p_deliveries
+$$;
 
 CREATE FUNCTION public.site_backlog(p_site integer, p_priority smallint, p_most integer) RETURNS integer
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1373,6 +1442,30 @@ CREATE TABLE public.ended_rest (
     CONSTRAINT ended_state_check CHECK ((state >= 'delivered'::public.delivery_state))
 );
 
+CREATE TABLE public.erasure (
+    id bigint NOT NULL,
+    site_id integer NOT NULL,
+    address text NOT NULL,
+    message_id bigint DEFAULT 0 NOT NULL,
+    acceptance_id bigint DEFAULT 0 NOT NULL,
+    until_id bigint NOT NULL,
+    waiting bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    deliveries integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT erasure_check CHECK (((address = ''::text) = (ended_at IS NOT NULL)))
+);
+
+ALTER TABLE public.erasure ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.erasure_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE public.event (
     delivery_id bigint NOT NULL,
     site_id integer NOT NULL,
@@ -1797,6 +1890,9 @@ ALTER TABLE ONLY public.ended
 ALTER TABLE ONLY public.ended_rest
     ADD CONSTRAINT ended_rest_pkey PRIMARY KEY (id, accepted_at);
 
+ALTER TABLE ONLY public.erasure
+    ADD CONSTRAINT erasure_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.flow
     ADD CONSTRAINT flow_lane_id_priority_site_id_broadcast_id_key UNIQUE (lane_id, priority, site_id, broadcast_id);
 
@@ -1889,6 +1985,10 @@ CREATE INDEX domain_lane_lane ON public.domain_lane USING btree (lane_id);
 
 CREATE INDEX domain_site ON public.domain USING btree (site_id);
 
+CREATE INDEX erasure_open ON public.erasure USING btree (due_at) WHERE (ended_at IS NULL);
+
+CREATE INDEX erasure_site ON public.erasure USING btree (site_id, id);
+
 CREATE INDEX event_delivery ON ONLY public.event USING btree (delivery_id);
 
 CREATE INDEX event_rest_delivery_id_idx ON public.event_rest USING btree (delivery_id);
@@ -1958,6 +2058,9 @@ ALTER TABLE ONLY public.domain_lane
 ALTER TABLE ONLY public.domain
     ADD CONSTRAINT domain_site_id_fkey FOREIGN KEY (site_id) REFERENCES public.site(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY public.erasure
+    ADD CONSTRAINT erasure_site_id_fkey FOREIGN KEY (site_id) REFERENCES public.site(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY public.import_error
     ADD CONSTRAINT import_error_import_id_fkey FOREIGN KEY (import_id) REFERENCES public.import(id) ON DELETE CASCADE;
 
@@ -2005,6 +2108,8 @@ CREATE POLICY by_site ON public.domain_key TO gateway_api USING (((site_id = pub
 
 CREATE POLICY by_site ON public.ended TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
 
+CREATE POLICY by_site ON public.erasure TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
+
 CREATE POLICY by_site ON public.event TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
 
 CREATE POLICY by_site ON public.idempotency TO gateway_api USING (((site_id = public.current_site()) OR public.is_operator())) WITH CHECK (((site_id = public.current_site()) OR public.is_operator()));
@@ -2037,6 +2142,8 @@ ALTER TABLE public.domain_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.ended ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE public.erasure ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE public.event ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY every_site ON public.acceptance TO gateway_dispatch USING (true) WITH CHECK (true);
@@ -2052,6 +2159,8 @@ CREATE POLICY every_site ON public.domain TO gateway_dispatch USING (true) WITH 
 CREATE POLICY every_site ON public.domain_key TO gateway_dispatch USING (true) WITH CHECK (true);
 
 CREATE POLICY every_site ON public.ended TO gateway_dispatch USING (true) WITH CHECK (true);
+
+CREATE POLICY every_site ON public.erasure TO gateway_dispatch USING (true) WITH CHECK (true);
 
 CREATE POLICY every_site ON public.event TO gateway_dispatch USING (true) WITH CHECK (true);
 
@@ -2148,6 +2257,9 @@ GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.ended TO gateway_dispatch;
 GRANT SELECT,INSERT ON TABLE public.ended TO gateway_api;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.ended_rest TO gateway_dispatch;
+
+GRANT SELECT,INSERT ON TABLE public.erasure TO gateway_api;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.erasure TO gateway_dispatch;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.event TO gateway_dispatch;
 GRANT SELECT,INSERT ON TABLE public.event TO gateway_api;

@@ -47,6 +47,7 @@ async def world(bench: Bench) -> Bench:
             INSERT INTO import (site_id) VALUES ({site});
             INSERT INTO import_error (import_id, site_id, line, reason) SELECT id, {site}, 1, 'r' FROM import WHERE site_id = {site};
             INSERT INTO suppression (site_id, email_key, scope, reason) VALUES ({site}, 'a@b.example', 'all', 'r');
+            INSERT INTO erasure (site_id, address, until_id) VALUES ({site}, 'a@b.example', 1);
             INSERT INTO template (site_id, name, subject) VALUES ({site}, 't', 's');
             INSERT INTO message (id, site_id, domain_id, stream, sender, subject)
                 SELECT {site}, {site}, id, 'marketing', 's', 's' FROM domain WHERE site_id = {site};
@@ -127,12 +128,12 @@ async def test_an_app_cannot_rewrite_the_books_nor_the_fleet(app: asyncpg.Connec
 
 
 @pytest.mark.parametrize(
-    "table", ["contact", "suppression", "template", "message", "queue", "acceptance", "ended"]
+    "table", ["contact", "suppression", "erasure", "template", "message", "queue", "acceptance", "ended"]
 )
 async def test_an_app_cannot_write_into_another_s_site(app: asyncpg.Connection, table: str) -> None:
     columns = {
         "contact": ("email, domain", "'x@b.example', 'b.example'"), "suppression": ("email_key, scope, reason", "'x', 'all', 'r'"),
-        "template": ("name, subject", "'x', 's'"), "message": ("id, domain_id, stream, sender, subject", "99, 1, 'marketing', 's', 's'"),
+        "erasure": ("address, until_id", "'x', 1"), "template": ("name, subject", "'x', 's'"), "message": ("id, domain_id, stream, sender, subject", "99, 1, 'marketing', 's', 's'"),
         "queue": ("id, seq, flow_id, lane_id, message_id, priority, due_at, accepted_at, expires_at, recipient",
                   "99, 99, 1, 1, 1, 1, now(), now(), now(), 'r'"),
         "acceptance": ("id, message_id, deliveries", "99, 1, 1"),

@@ -78,8 +78,8 @@ begin
     end if;
 end $$;
 
--- Erase one message at once, for its site: its content, and the words that events and records keep of it. Gives whether there is such a
--- message of that site; raises object_in_use while deliveries of it are open: they need it.
+-- Erase one message at once, for its site: its content, its recipients, and the replies about them. Gives whether there is such a
+-- message of that site; raises object_in_use while deliveries of it are open: they need it, and for a broadcast's, which has too many.
 create function erase_message(p_site integer, p_message bigint) returns boolean language plpgsql security definer
 set search_path = public set enable_seqscan = off as $$
 declare v_first bigint; v_last bigint; v_accepted timestamptz;
@@ -89,6 +89,9 @@ begin
     end if;
     perform 1 from message m where m.id = p_message and m.site_id = p_site for update;
     if not found then return false; end if;
+    if exists (select from acceptance a where a.message_id = p_message and a.broadcast_id <> 0) then
+        raise object_in_use using message = 'this is the message of a broadcast: its content goes when it is due, its recipients one by one';
+    end if;
     if p_message <> all (ended_messages(array[p_message])) then
         raise object_in_use using message = 'deliveries of this message are open: cancel them first, or wait for their end';
     end if;
@@ -104,32 +107,117 @@ begin
     return true;
 end $$;
 
--- Erase one recipient at once, for a site: who it was in all records of what has ended, the replies that name it, and the contents of messages
--- that went to nobody else. No index leads there, so all records are read. Gives how many deliveries they were; raises
--- object_in_use while some are open. What must not be forgotten, that nobody writes to the address, stays in `suppression`.
-create function erase_recipient(p_site integer, p_address text) returns integer language plpgsql security definer
-set search_path = public as $$
+-- Who is to be forgotten: an address (in lower case) of a site. Role schedule walks what the site has sent, a part at a time, up to the
+-- number that the last message had; in the end the address itself goes, and numbers stay.
+create table erasure (
+    id            bigint generated always as identity primary key,
+    site_id       integer not null references site on delete cascade,
+    address       text not null,
+    message_id    bigint not null default 0, -- how far the walk has come: a message and one of its acceptances
+    acceptance_id bigint not null default 0,
+    until_id      bigint not null,
+    waiting       bigint[] not null default '{}', -- deliveries that the walk found open, and that could not be cancelled
+    deliveries    integer not null default 0,
+    created_at    timestamptz not null default now(),
+    due_at        timestamptz not null default now(),
+    ended_at      timestamptz,
+    check ((address = '') = (ended_at is not null))
+);
+create index erasure_site on erasure (site_id, id);
+create index erasure_open on erasure (due_at) where ended_at is null;
+alter table erasure enable row level security;
+create policy by_site on erasure to gateway_api using (site_id = current_site() or is_operator())
+    with check (site_id = current_site() or is_operator());
+create policy every_site on erasure to gateway_dispatch using (true) with check (true);
+alter table erasure owner to gateway_maintain;
+grant select, insert on erasure to gateway_api;
+grant select, insert, update, delete on erasure to gateway_dispatch;
+
+-- The acceptances of a site behind (p_message, p_acceptance), in the order of messages and acceptances, as many as hold p_deliveries together;
+-- of messages up to p_until. Compared as pairs: with site_id = p_site the primary key would do too, and the messages of all other sites be
+-- walked.
+create function site_acceptances(p_site integer, p_message bigint, p_acceptance bigint, p_until bigint, p_deliveries integer)
+returns table (message_id bigint, id bigint, deliveries smallint, accepted_at timestamptz, broadcast_id bigint)
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+    select x.message_id, x.id, x.deliveries, x.accepted_at, x.broadcast_id from (
+        select n.*, sum(n.deliveries) over (order by n.message_id, n.id) - n.deliveries as before from (
+            select m.id as message_id, a.id, a.deliveries, a.accepted_at, a.broadcast_id
+              from message m join acceptance a on a.message_id = m.id
+             where (m.site_id, m.id) >= (p_site, p_message) and (m.site_id, m.id) <= (p_site, p_until)
+               and (m.id > p_message or a.id > p_acceptance)
+             order by m.site_id, m.id, a.id limit p_deliveries) n) x
+     where x.before < p_deliveries
+$$;
+
+-- Forget who some deliveries that have ended went to: all are of one site, and of one recipient. The replies that name it go, and contents of
+-- messages that went to nobody else. Gives how many there were.
+create function forget_recipient(p_ids bigint[]) returns integer language plpgsql
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare v_ids bigint[]; v_messages bigint[]; v_since timestamptz;
 begin
-    if current_setting('role') = 'gateway_api' and p_site is distinct from current_site() and not is_operator() then
-        raise insufficient_privilege using message = format('site %s is not this transaction''s', p_site);
-    end if;
-    if exists (select from queue q where q.site_id = p_site and lower(q.recipient) = lower(p_address)) then
-        raise object_in_use using message = 'deliveries to this address are open: cancel them first, or wait for their end';
-    end if;
     with gone as (
-        update ended e set recipient = '', reply = null where e.site_id = p_site and lower(e.recipient) = lower(p_address) and p_address <> ''
+        update ended e set recipient = '', reply = null from unnest(p_ids) d(id) join acceptance a on a.id = d.id / 1024
+         where e.id = d.id and e.accepted_at = a.accepted_at
         returning e.id, e.message_id, e.broadcast_id, e.accepted_at)
-    select coalesce(array_agg(g.id), '{}'), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
+    select array_agg(g.id), array_agg(distinct g.message_id) filter (where g.broadcast_id = 0), min(g.accepted_at)
       into v_ids, v_messages, v_since from gone g;
+    if v_ids is null then return 0; end if;
     update event e set reply = null
      where e.delivery_id = any (v_ids) and e.at >= v_since - interval '1 hour' and e.reply is not null;
-    perform erase_contents(array(
-        select m.id from unnest(ended_messages(v_messages)) m(id)
-         where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
-                                                   and e.accepted_at = a.accepted_at
-                            where a.message_id = m.id and e.recipient <> '')));
+    if v_messages is not null then
+        perform erase_contents(array(
+            select m.id from unnest(ended_messages(v_messages)) m(id)
+             where not exists (select from acceptance a join ended e on e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1
+                                                       and e.accepted_at = a.accepted_at
+                                where a.message_id = m.id and e.recipient <> '')));
+    end if;
     return cardinality(v_ids);
+end $$;
+
+-- Do a part of an erasure that is due: p_deliveries of its site are looked at. What was accepted before it was asked for and has not been begun
+-- is cancelled; what cannot be (a dispatcher has it, or the receiver may), or came since, is forgotten when it has ended, and looked for
+-- again after p_pause_s. Gives the erasure, the deliveries forgotten, and whether that was the last part; nulls when none is due.
+create function erase_step(p_deliveries integer, p_pause_s double precision, out erasure bigint, out forgotten integer, out is_last boolean)
+language plpgsql set lock_timeout = '500ms' set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off
+set enable_mergejoin = off as $$
+declare v_job erasure; v_message bigint; v_acceptance bigint; v_looked bigint[]; v_open bigint[]; v_ids bigint[];
+begin
+    select * into v_job from erasure e where e.ended_at is null and e.due_at <= clock_timestamp()
+     order by e.due_at limit 1 for update skip locked;
+    if not found then return; end if;
+    erasure := v_job.id;
+    select array_agg(s.id order by s.message_id, s.id), (array_agg(s.message_id order by s.message_id desc, s.id desc))[1],
+           (array_agg(s.id order by s.message_id desc, s.id desc))[1]
+      into v_looked, v_message, v_acceptance
+      from site_acceptances(v_job.site_id, v_job.message_id, v_job.acceptance_id, v_job.until_id, p_deliveries) s;
+    if v_looked is null then v_looked := '{}'; end if;
+    -- Locked in the order of their ids: a claim that is taking one is waited for.
+    v_ids := array(
+        select q.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select q.id, q.recipient, q.state from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1) q
+         where lower(q.recipient) = v_job.address and q.state in ('queued', 'deferred', 'held') and a.accepted_at <= v_job.created_at);
+    perform 1 from queue q where q.id = any (v_ids) order by q.id for update;
+    perform end_deliveries(v_ids, 'cancelled', pg_backend_pid(), '{queued,deferred,held}', 'its recipient was erased');
+    v_open := array(
+        select q.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select q.id, q.recipient from queue q where q.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1) q
+         where lower(q.recipient) = v_job.address
+        union all
+        select q.id from queue q where q.id = any (v_job.waiting));
+    v_ids := array(
+        select e.id from unnest(v_looked) l(id) join acceptance a on a.id = l.id cross join lateral (
+            select e.id, e.recipient from ended e
+             where e.id between a.id * 1024 and a.id * 1024 + a.deliveries - 1 and e.accepted_at = a.accepted_at) e
+         where lower(e.recipient) = v_job.address
+        union all
+        select w.id from unnest(v_job.waiting) w(id) where w.id <> all (v_open));
+    forgotten := forget_recipient(v_ids);
+    is_last := v_looked = '{}' and v_open = '{}';
+    update erasure e set message_id = coalesce(v_message, e.message_id), acceptance_id = coalesce(v_acceptance, e.acceptance_id),
+           waiting = v_open, deliveries = e.deliveries + forgotten,
+           due_at = clock_timestamp() + case when v_looked = '{}' then make_interval(secs => p_pause_s) else interval '0' end,
+           address = case when is_last then '' else e.address end, ended_at = case when is_last then clock_timestamp() end
+     where e.id = v_job.id;
 end $$;
 
 -- Drop the days of events that ended before p_before, and what of older ones lies in the rest. Gives how many days. Who writes an event
@@ -154,5 +242,7 @@ alter function erase_contents(bigint[]) owner to gateway_maintain;
 alter function ended_messages(bigint[]) owner to gateway_maintain;
 alter function erase_due(stream, timestamptz, integer) owner to gateway_maintain;
 alter function erase_message(integer, bigint) owner to gateway_maintain;
-alter function erase_recipient(integer, text) owner to gateway_maintain;
+alter function site_acceptances(integer, bigint, bigint, bigint, integer) owner to gateway_maintain;
+alter function forget_recipient(bigint[]) owner to gateway_maintain;
+alter function erase_step(integer, double precision) owner to gateway_maintain;
 alter function drop_event_days(timestamptz) owner to gateway_maintain;
