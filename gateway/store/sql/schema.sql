@@ -702,6 +702,7 @@ end $$;
 
 CREATE FUNCTION public.make_partitions(p_days_ahead integer DEFAULT 3) RETURNS integer
     LANGUAGE plpgsql
+    SET lock_timeout TO '200ms'
     AS $$
 declare
     parent text; day date; made integer := 0;
@@ -709,9 +710,14 @@ begin
     foreach parent in array array['ended', 'event'] loop
         for day in select generate_series(current_date, current_date + p_days_ahead, interval '1 day')::date loop
             if to_regclass(format('%I', parent || to_char(day, '_YYYYMMDD'))) is null then
-                execute format('create table %I partition of %I for values from (%L) to (%L)',
-                    parent || to_char(day, '_YYYYMMDD'), parent, day::timestamptz, (day + 1)::timestamptz);
-                made := made + 1;
+                begin
+                    execute format('create table %I partition of %I for values from (%L) to (%L)',
+                        parent || to_char(day, '_YYYYMMDD'), parent, day::timestamptz, (day + 1)::timestamptz);
+                    made := made + 1;
+                exception
+                    when check_violation then null;
+                    when lock_not_available then return made;
+                end;
             end if;
         end loop;
     end loop;
