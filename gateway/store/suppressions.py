@@ -84,7 +84,7 @@ async def add_suppression(
 
 async def add_suppressions(connection: Connection, site_id: int, new: Sequence[NewSuppression]) -> int:
     """Suppress addresses; those that are suppressed so already stay as they are. Return how many were not."""
-    return await connection.fetchval(
+    added: int | None = await connection.fetchval(
         _ADD_SUPPRESSIONS,
         site_id,
         [one.email for one in new],
@@ -92,6 +92,7 @@ async def add_suppressions(connection: Connection, site_id: int, new: Sequence[N
         [one.reason for one in new],
         [one.evidence for one in new],
     )
+    return added or 0
 
 
 async def remove_suppression(connection: Connection, site_id: int, email: str, scope: str | None) -> None:

@@ -47,7 +47,7 @@ async def test_deliveries_and_backlogs_cost_the_same_beside_many(bench: Bench) -
         assert (await lanes.get_lane(connection, lane, most=1_000)).ready == 1_000
 
     asked: list[tuple[str, Callable[[], Awaitable[object]], int]] = [
-        ("a page", lambda: page(None, 100), 1_000),
+        ("a page", lambda: page(None, 100), 3 * 1_024),
         ("by state", lambda: page("bounced", 100), 50 * 1_024),
         ("by a state that none has", lambda: page("cancelled", 0), 50 * 1_024),
         ("a site's backlog", backlog, 2_100),
