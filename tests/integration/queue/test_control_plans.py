@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import msgspec
 
 from gateway.store import broadcasts, lanes, sites
+from gateway.store.catalogue import load
 from tests.support.queue import Bench, explained, nodes
 
 MINE, THEIRS = 7, 8
@@ -103,3 +105,33 @@ async def test_deliveries_and_backlogs_cost_the_same_beside_many(bench: Bench) -
                             )
                 assert not faults, f"{name}, with statistics {statistics}: {faults}"
         await connection.execute("RESET ROLE; ANALYZE; SET ROLE gateway_api")
+
+
+async def test_a_page_of_a_list_or_of_suppressions_does_not_walk_past_what_is_before_it(bench: Bench) -> None:
+    connection = bench.connection
+    await bench.sites(2)
+    await connection.execute(
+        "INSERT INTO contact (site_id, email, domain, source) SELECT 1 + i % 2, i || '@x.example', 'x.example', 'api' FROM generate_series(1, 40000) i;"
+        "INSERT INTO list (id, site_id, name) OVERRIDING SYSTEM VALUE VALUES (1, 1, 'a'), (2, 2, 'b');"
+        "INSERT INTO list_member (list_id, contact_id, site_id) SELECT site_id, id, site_id FROM contact;"
+        "INSERT INTO suppression (site_id, email_key, scope, reason) SELECT site_id, email_key, 'all', 'common' FROM contact;"
+        "ANALYZE"
+    )
+    middle: int = await connection.fetchval(
+        "SELECT id FROM contact WHERE site_id = 1 ORDER BY id LIMIT 1 OFFSET 10000"
+    )
+    lists, suppressions = load("lists"), load("suppressions")
+    await connection.execute("SET ROLE gateway_api; SELECT set_config('gateway.site_id', '1', false)")
+    asked: list[tuple[str, tuple[object, ...], int]] = [
+        (lists.members, (1, middle, 101), 101),
+        (suppressions.suppressions, (1, "5", "", 101, None, None, 101), 101),
+        (suppressions.suppressions, (1, "5", "", 101, None, "rare", 5_000), 5_000),
+    ]
+    for query, given, most in asked:
+        (plan,) = await connection.fetchrow("EXPLAIN (ANALYZE, FORMAT JSON) " + query, *given)  # type: ignore[misc]
+        for node in nodes(msgspec.json.decode(plan)[0]["Plan"]):
+            if node.get("Relation Name"):
+                touched = node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+                assert touched <= most, (
+                    f"{node['Node Type']} of {node['Relation Name']} went through {touched:.0f} rows"
+                )
