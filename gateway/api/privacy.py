@@ -85,7 +85,7 @@ async def export_contact(call: Call) -> Export:
     return Export(
         show_contact(contact),
         [MembershipView(encode(Prefix.LIST, one.list_id), one.name, one.added_at) for one in lists],
-        [show_suppression(one) for one in of_address],
+        [show_suppression(one) for one in of_address.suppressions],
     )
 
 

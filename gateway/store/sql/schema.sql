@@ -146,6 +146,26 @@ begin
     return v_ended + v_kept + v_late;
 end $$;
 
+CREATE FUNCTION public.broadcast_waiting(p_broadcast bigint) RETURNS TABLE(state public.delivery_state, n bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    if not exists (select from broadcast b where b.id = p_broadcast
+                      and (current_setting('role') <> 'gateway_api' or b.site_id = current_site() or is_operator())) then return; end if;
+    return query
+    select w.state, count(*) from flow f cross join lateral (
+        select q.state from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') and q.broadcast_id = p_broadcast offset 0) w
+     where f.broadcast_id = p_broadcast and f.broadcast_id <> 0 group by w.state
+    union all
+    select 'leased', count(*) from queue q where q.state = 'leased' and q.owner_id is not null and q.broadcast_id = p_broadcast
+    union all
+    select 'held', count(*) from queue q where q.state = 'held' and q.broadcast_id = p_broadcast;
+end $$;
+
 CREATE FUNCTION public.cancel_broadcast_rows(p_broadcast bigint, p_limit integer, p_shard integer) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
@@ -1971,7 +1991,7 @@ ALTER TABLE ONLY public.trace_line
 ALTER TABLE ONLY public.trace_request
     ADD CONSTRAINT trace_request_pkey PRIMARY KEY (id);
 
-CREATE INDEX acceptance_broadcast ON public.acceptance USING btree (broadcast_id) WHERE (broadcast_id <> 0);
+CREATE INDEX acceptance_broadcast ON public.acceptance USING btree (broadcast_id, id) WHERE (broadcast_id <> 0);
 
 CREATE INDEX acceptance_message ON public.acceptance USING btree (message_id);
 
@@ -2024,6 +2044,8 @@ CREATE UNIQUE INDEX list_member_walk ON public.list_member USING btree (list_id,
 CREATE INDEX message_site ON public.message USING btree (site_id, id);
 
 CREATE INDEX queue_expiry ON public.queue USING btree (expires_at) WHERE (state = ANY (ARRAY['queued'::public.delivery_state, 'held'::public.delivery_state]));
+
+CREATE INDEX queue_held ON public.queue USING btree (broadcast_id) WHERE (state = 'held'::public.delivery_state);
 
 CREATE INDEX queue_leased ON public.queue USING btree (owner_id) WHERE (state = 'leased'::public.delivery_state);
 
