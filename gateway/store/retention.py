@@ -8,6 +8,7 @@ stay in `suppression`.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -19,7 +20,8 @@ from gateway.store.pool import Connection, outages_named
 _SQL = load("retention")
 _ERASE_DUE = _SQL.erase_due
 _ERASE_MESSAGE = _SQL.erase_message
-_DROP_EVENT_DAYS = _SQL.drop_event_days
+_DROP_EVENT_DAY = _SQL.drop_event_day
+_ROWS: Final = 10_000
 
 
 class Erased(msgspec.Struct, frozen=True):
@@ -59,13 +61,18 @@ async def erase_message(connection: Connection, site_id: int, message_id: int) -
 
 
 async def drop_event_days(connection: Connection, before: datetime) -> int:
-    """Drop the days of events that were over before a moment; return how many. 0, too, where somebody is just writing: call again.
+    """Drop the days of events that were over before a moment; return how many. Those that somebody is just writing are left for the next call.
 
     Raises:
         StoreUnavailable: Postgres went away.
     """
+    dropped = 0
     with outages_named("dropping days of events"):
         try:
-            return await connection.fetchval(_DROP_EVENT_DAYS, before) or 0
+            while row := await connection.fetchrow(_DROP_EVENT_DAY, before, _ROWS):
+                dropped += row["days"]
+                if not row["days"] and row["rows"] < _ROWS:
+                    break
         except asyncpg.LockNotAvailableError:
-            return 0
+            pass
+    return dropped

@@ -8,6 +8,6 @@ SELECT looked, erased FROM erase_due($1::text::stream, $2, $3);
 -- Erases message $2 of site $1; whether there is one.
 SELECT erase_message($1, $2);
 
--- name: drop_event_days
--- Drops the days of events that ended before $1; how many.
-SELECT drop_event_days($1);
+-- name: drop_event_day
+-- Drops the oldest day of events if it ended before $1, or deletes $2 events that lie in no day.
+SELECT days, rows FROM drop_event_day($1, $2);

@@ -362,22 +362,23 @@ CREATE FUNCTION public.current_site() RETURNS integer
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (NULLIF(NULLIF(current_setting('gateway.site_id'::text, true), '*'::text), ''::text))::integer;
 
-CREATE FUNCTION public.drop_event_days(p_before timestamp with time zone) RETURNS integer
+CREATE FUNCTION public.drop_event_day(p_before timestamp with time zone, p_limit integer, OUT days integer, OUT rows integer) RETURNS record
     LANGUAGE plpgsql
     SET lock_timeout TO '200ms'
     AS $_$
-declare v_name text; v_dropped integer := 0;
+declare v_name text;
 begin
-    for v_name in
-        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-         where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
-           and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1
-    loop
+    days := 0; rows := 0;
+    select c.relname into v_name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
+       and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1 limit 1;
+    if v_name is not null then
         execute format('drop table %I', v_name);
-        v_dropped := v_dropped + 1;
-    end loop;
-    delete from event_rest e where e.at < p_before;
-    return v_dropped;
+        days := 1;
+    else
+        delete from event_rest e where e.ctid = any (array(select r.ctid from event_rest r where r.at < p_before limit p_limit));
+        get diagnostics rows = row_count;
+    end if;
 end $_$;
 
 CREATE FUNCTION public.end_deliveries(p_ids bigint[], p_state public.delivery_state, p_shard integer, p_from public.delivery_state[], p_reason text) RETURNS integer

@@ -245,22 +245,23 @@ begin
     return made;
 end $$;
 
--- Drop the days of events that ended before p_before, and what of older ones lies in the rest. Gives how many days. Who writes an event
--- waits for us, so we do not wait for long.
-create function drop_event_days(p_before timestamptz) returns integer language plpgsql
+-- Drop the oldest day of events if it ended before p_before; when there is none, delete p_limit of those that lie in no day of their own. Gives
+-- (days, rows); call again until both are 0. One day a transaction, and nothing else in it: who writes an event waits for us meanwhile.
+create function drop_event_day(p_before timestamptz, p_limit integer, out days integer, out rows integer) language plpgsql
 set lock_timeout = '200ms' as $$
-declare v_name text; v_dropped integer := 0;
+declare v_name text;
 begin
-    for v_name in
-        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-         where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
-           and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1
-    loop
+    days := 0; rows := 0;
+    select c.relname into v_name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'event'::regclass and c.relname ~ '^event_\d{8}$'
+       and (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamptz <= p_before order by 1 limit 1;
+    if v_name is not null then
         execute format('drop table %I', v_name);
-        v_dropped := v_dropped + 1;
-    end loop;
-    delete from event_rest e where e.at < p_before;
-    return v_dropped;
+        days := 1;
+    else
+        delete from event_rest e where e.ctid = any (array(select r.ctid from event_rest r where r.at < p_before limit p_limit));
+        get diagnostics rows = row_count;
+    end if;
 end $$;
 
 alter function erase_contents(bigint[]) owner to gateway_maintain;
@@ -270,4 +271,4 @@ alter function erase_message(integer, bigint) owner to gateway_maintain;
 alter function site_acceptances(integer, bigint, bigint, bigint, integer) owner to gateway_maintain;
 alter function forget_recipient(bigint[]) owner to gateway_maintain;
 alter function erase_step(integer, double precision) owner to gateway_maintain;
-alter function drop_event_days(timestamptz) owner to gateway_maintain;
+alter function drop_event_day(timestamptz, integer) owner to gateway_maintain;
