@@ -56,7 +56,9 @@ async def test_a_scan_of_all_logs_finds_no_address_content_key_or_token(db: str,
         fleet.route("echo.test", port)
         await fleet.submit([f"{LOCAL_PART}.first@d{i}.test" for i in range(5)])  # makes lanes, without limits
         async with as_site(fleet.pool, OPERATOR) as connection:
-            _, key = await sites.issue_key(connection, fleet.site_id, "scenario", ["send", "read"])
+            _, key = await sites.issue_key(
+                connection, fleet.site_id, "scenario", ["send", "read", "contacts"]
+            )
         node = Node(fleet, "here", "api,dispatch,schedule")
         try:
             await node.start("--log-level", "debug")
@@ -68,6 +70,7 @@ async def test_a_scan_of_all_logs_finds_no_address_content_key_or_token(db: str,
                 await _post(http, WRONG_KEY, f"{LOCAL_PART}@d1.test", 401)
                 await http.get(f"/u/{CONTENT}{key}")
                 await http.get(f"/c/{CONTENT}{key}")
+                await _keep_and_forget(http, key)
 
             await fleet.settled()
         finally:
@@ -88,6 +91,22 @@ async def test_a_scan_of_all_logs_finds_no_address_content_key_or_token(db: str,
         line for line in log.splitlines() if not line.startswith("{") and (LOCAL_PART in line or "@" in line)
     ]
     assert not stray, "lines that are no events hold addresses:\n" + "\n".join(stray[:3])
+
+
+async def _keep_and_forget(http: httpx.AsyncClient, key: str) -> None:
+    """A contact from its making to its erasure, while mail to it is open."""
+    headers = {"authorization": f"Bearer {key}"}
+    email = f"{LOCAL_PART}.contact@d0.test"
+    made = await http.post("/v1/contacts", json={"email": email, "first_name": CONTENT}, headers=headers)
+    assert made.status_code == 201, made.text
+    again = await http.post("/v1/contacts", json={"email": email}, headers=headers)
+    assert again.status_code == 409, again.text
+    await _post(http, key, email)
+    path = f"/v1/contacts/{made.json()['id']}"
+    for what in ("export", "sent"):
+        assert (await http.get(f"{path}/{what}", headers=headers)).status_code == 200
+    assert (await http.post(f"{path}/actions/erase", headers=headers)).status_code == 202
+    assert (await http.delete(f"/v1/suppressions/{email}", headers=headers)).status_code == 404
 
 
 async def _post(http: httpx.AsyncClient, key: str, recipient: str, status: int = 202) -> None:
