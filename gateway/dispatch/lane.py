@@ -33,6 +33,14 @@ OPENED_S: Final = 5.0
 FADING: Final = 0.9
 """What is left of the longest time at a dot after one that took less: some twenty in a row, and it counts for a tenth."""
 
+REST_S: Final = 1.0
+"""How long nothing is opened ahead after something that was came too late; twice as long each time, up to `MOST_REST_S`."""
+
+MOST_REST_S: Final = 300.0
+
+ONE_BY_ONE_S: Final = 3_600.0
+"""How long nothing is opened ahead where a receiver does not bear it: it may be one of several hosts, or be mended."""
+
 
 class Attempts(Sender, Protocol):
     """What a lane asks of the dispatcher."""
@@ -90,7 +98,7 @@ class LaneRunner:
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
         self._dot_s = 0.0  # how long the receiver takes from content to reply: the longest lately
-        self._bears_ahead = True
+        self._ahead_from, self._rest_s = 0.0, REST_S
 
     @property
     def held(self) -> int:
@@ -171,6 +179,7 @@ class LaneRunner:
         """Take back what was opened ahead before this moment (monotonic): others need not wait with it for a slow reply."""
         if self._let_go(lambda begun: begun.begun_at < begun_before):
             self._dot_s = max(self._dot_s, OPENED_S)  # the one before it has taken that long by now
+            self._rest()
 
     def _let_go(self, whether: Callable[[Begun], bool]) -> bool:
         gone = [worker.let_go(whether) for worker in list(self._workers.values())]
@@ -275,11 +284,11 @@ class LaneRunner:
 
         Not an urgent one: it would wait for the end of another.
         """
-        if not self._bears_ahead or self._dot_s >= OPENED_S or not self._waiting:
+        now = self._clock.monotonic()
+        if now < self._ahead_from or self._dot_s >= OPENED_S or not self._waiting:
             return None
         if self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
             return None
-        now = self._clock.monotonic()
         at = self._pace.earliest(delivery.planned_at)
         if now < at - LEAD_S:
             return None
@@ -305,12 +314,20 @@ class LaneRunner:
         delivery, now = begun.delivery, self._clock.monotonic()
         if now > delivery.late_at + self._max_patience_s:
             self._late += 1
+            self._rest()
             return False
+        self._rest_s = max(REST_S, self._rest_s * FADING)
         return now >= self.refused_until and delivery.last_moment > now and self._host.may_leave(delivery)
 
     def one_by_one(self) -> None:
-        """Open nothing ahead here any more: this receiver does not bear it."""
-        self._bears_ahead = False
+        """Open nothing ahead here for long: this receiver does not bear it."""
+        self._ahead_from = self._clock.monotonic() + ONE_BY_ONE_S
+
+    def _rest(self) -> None:
+        """Open nothing ahead for a while: what costs a connection each time saves nothing. Several at a time are one."""
+        now = self._clock.monotonic()
+        if now >= self._ahead_from:
+            self._ahead_from, self._rest_s = now + self._rest_s, min(2 * self._rest_s, MOST_REST_S)
 
     def put_back(self, begun: Begun, *, free: bool) -> None:
         """Take back what was opened ahead and not begun: to the head of the line, or to the queue where no connection takes it in time.
