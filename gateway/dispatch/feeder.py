@@ -19,9 +19,10 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.config import DispatchConfig
+from gateway.dispatch.ahead import OPENED_S
 from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.connections import ConnectionRules
-from gateway.dispatch.lane import OPENED_S, LaneRunner
+from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Watch
 from gateway.dispatch.outcome import STORE_ERRORS, Acknowledger
 from gateway.dispatch.window import Window

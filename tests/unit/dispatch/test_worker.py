@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from gateway.dispatch.lane import ONE_BY_ONE_S, OPENED_S
+from gateway.dispatch.ahead import ONE_BY_ONE_S, OPENED_S
 from gateway.model.delivery import Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from tests.unit.dispatch.test_lane import Host, grant, lane_of
