@@ -54,6 +54,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "TimeZone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %a ",
+    "log_error_verbosity": "terse",  # its DETAIL says whole keys, of which some are addresses
 }
 """Settings of a server that keeps mail: durable, and tuned for a queue. `settings` are laid over them."""
 

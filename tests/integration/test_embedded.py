@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.errors import StoreUnavailable
@@ -53,6 +54,20 @@ async def test_keeps_its_data_over_stop_and_start(folder: Path) -> None:
         connection = await connect(second.dsn)
         assert await connection.fetchval("SELECT word FROM kept") == "äß"
         await connection.close()
+
+
+async def test_its_log_tells_of_an_error_without_the_key_that_it_is_about(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "data", settings=SETTINGS) as server:
+        connection = await connect(server.dsn)
+        await connection.execute("CREATE TABLE kept (email text PRIMARY KEY)")
+        insert = "INSERT INTO kept VALUES ($1)"
+        await connection.execute(insert, "ada@one.example")
+        with pytest.raises(asyncpg.UniqueViolationError, match="kept_pkey"):
+            await connection.execute(insert, "ada@one.example")
+        await connection.close()
+        said = server.log_path.read_text()
+    assert "kept_pkey" in said
+    assert "ada@one.example" not in said
 
 
 async def test_comes_back_after_kill_9(folder: Path) -> None:

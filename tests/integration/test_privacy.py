@@ -106,6 +106,10 @@ async def contact_of(client: Client, email: str) -> str:
 async def test_a_contact_is_forgotten_in_every_table_of_its_site_alone(desk: Desk) -> None:
     for client in (desk.site, desk.other):
         await import_list(client, f"email,first_name\n{ADA},Ada\n{BOB},Bob\n".encode())
+    await desk.pool.execute(
+        "INSERT INTO import_error (import_id, site_id, line, reason, value) SELECT id, site_id, 9, 'refused', $1 FROM import",
+        ADA,
+    )
     await desk.bounce(await desk.send(ADA) + await desk.send(ADA, BOB) + await desk.send(ADA.lower()))
     await desk.bounce(await desk.send(ADA, by=desk.other))
     theirs = await desk.rows_with(ADA, desk.other)

@@ -9,7 +9,7 @@ RETURNING id, deliveries, created_at, ended_at;
 -- name: forget_contact
 -- Removes the contact with address $2 of site $1, its memberships, and refused values of imports that are this address.
 WITH refused AS (
-    UPDATE import_error e SET value = '' WHERE e.site_id = $1 AND e.value <> '' AND lower(e.value) = lower($2)
+    UPDATE import_error e SET value = '' FROM import i WHERE i.site_id = $1 AND e.import_id = i.id AND lower(e.value) = lower($2)
 )
 DELETE FROM contact WHERE site_id = $1 AND email_key = lower($2);
 
