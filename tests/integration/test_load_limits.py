@@ -39,8 +39,17 @@ async def test_a_key_that_asks_too_often_waits_and_others_do_not(db: str, tmp_pa
         answers = await asyncio.gather(*(app.call("GET", "/v1/messages") for _ in range(5)))
         assert sorted(one.status_code for one in answers) == [200, 200, 200, 429, 429]
         for one in answers:
+            assert one.headers["ratelimit-policy"] == '"key";q=3;w=30'
             if one.status_code == 429:
                 check_429(one)
+                assert one.headers["ratelimit"].startswith('"key";r=0;t=')
+        assert sorted(one.headers["ratelimit"].split(";")[1] for one in answers) == [
+            "r=0",
+            "r=0",
+            "r=0",
+            "r=1",
+            "r=2",
+        ]
         assert (await other.call("GET", "/v1/messages")).status_code == 200
         refused = await app.call("POST", "/v1/messages", b"{" * 100)
         check_429(refused)  # before its body was looked at
