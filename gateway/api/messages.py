@@ -87,13 +87,14 @@ async def submit(call: Call) -> Reply:
             taken, refused = await _check_batch(call, body, now)
         else:
             taken, refused = [(0, await _prepare(call, decode(body, _ONE), now))], {}
+        await count(call, [one for _, one in taken])
     except Problem:
-        if once is not None and (stored := await _stored(call, once)) is not None:
-            return _reply(stored)
+        if once is not None and (stored := await stored_answer(call, once)) is not None:
+            return accepted_reply(stored)
         raise
 
     def answer(numbers: Sequence[int]) -> bytes:
-        shown = [_accepted(number, one, now) for number, (_, one) in zip(numbers, taken, strict=True)]
+        shown = [accepted_message(number, one, now) for number, (_, one) in zip(numbers, taken, strict=True)]
         if not is_batch:
             return _ENCODER.encode(shown[0])
         whole = refused | {
@@ -104,7 +105,7 @@ async def submit(call: Call) -> Reply:
     if not taken:  # nothing to store, so nothing to repeat either
         return Reply(answer([]))
     accepted = await call.services.intake.submit(call.site_id, [one for _, one in taken], now, answer, once)
-    return _reply(accepted)
+    return accepted_reply(accepted)
 
 
 async def _check_batch(
@@ -130,6 +131,15 @@ async def _check_batch(
     return taken, refused
 
 
+async def count(call: Call, submissions: Sequence[Submission]) -> None:
+    """Count what is about to be accepted against the site's backlog.
+
+    Raises:
+        RateLimited: too much of it waits already.
+    """
+    await call.services.backlogs.add(call.site_id, submissions, call.services.config.api.backlog_limit)
+
+
 async def _prepare(call: Call, item: MessageBody, now: datetime) -> Submission:
     services = call.services
     checked = check(item, now, services.config.expiry)
@@ -150,14 +160,15 @@ async def _content(call: Call, checked: Checked) -> Content:
     return Content(template.subject, template.html, template.text, f"{template.id}@{template.version}")
 
 
-async def _stored(call: Call, once: Once) -> Accepted | None:
+async def stored_answer(call: Call, once: Once) -> Accepted | None:
     """What was answered to a request that would be refused now: its domain may have gone since."""
     async with as_site(call.services.pool, call.site_id) as connection:
         found = await idempotency.find(connection, call.site_id, once.key, once.digest)
     return None if found is None else Accepted(found.status, found.answer, found.suppressed, replayed=True)
 
 
-def _accepted(number: int, one: Submission, now: datetime) -> AcceptedMessage:
+def accepted_message(number: int, one: Submission, now: datetime) -> AcceptedMessage:
+    """Show a message that was accepted, as if nobody were suppressed."""
     deliveries = one.deliveries
     ids = delivery_ids(number, len(deliveries.recipients))
     state = "deferred" if deliveries.due_at > now else "queued"
@@ -167,7 +178,7 @@ def _accepted(number: int, one: Submission, now: datetime) -> AcceptedMessage:
     )
 
 
-def _reply(accepted: Accepted) -> Reply:
+def accepted_reply(accepted: Accepted) -> Reply:
     """Make the answer, now or when it is asked for again: the suppressed are put right, which few answers need."""
     if not accepted.suppressed:
         return Reply(accepted.answer)
