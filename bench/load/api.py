@@ -19,8 +19,9 @@ import msgspec
 from bench import cpu
 from bench.load.http import Client, Load, post
 from bench.options import Options, Progress
+from bench.processes import child, free_port, listening
 from bench.report import Figure, Outcome, figure
-from bench.stage import FROM_DOMAIN, SITE, Stage, child, free_port, listening, make_site, shaping, stage
+from bench.stage import FROM_DOMAIN, SITE, Stage, make_site, shaping, stage
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key

@@ -23,7 +23,7 @@ class Wire(asyncio.Transport):
 
 
 def _client() -> tuple[Client, Load, Wire]:
-    load = Load([post("/v1/messages", "key", b"{1}"), post("/v1/messages", "key", b"{2}")])
+    load = Load(requests=[post("/v1/messages", "key", b"{1}"), post("/v1/messages", "key", b"{2}")])
     client, wire = Client(load), Wire()
     client.connection_made(wire)
     return client, load, wire
@@ -67,7 +67,7 @@ async def test_a_load_that_stops_closes_after_the_answer() -> None:
 
 
 async def test_an_answer_is_counted_when_it_has_the_status_that_was_wanted() -> None:
-    load = Load([get("/v1/messages", "key")], status=b"200")
+    load = Load(requests=[get("/v1/messages", "key")], status=b"200")
     client, wire = Client(load), Wire()
     client.connection_made(wire)
     assert wire.written == [b"GET /v1/messages HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer key\r\n\r\n"]
