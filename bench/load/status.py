@@ -25,6 +25,7 @@ from bench.report import Figure, Outcome, figure, quantile
 from bench.stage import SITE, Stage, make_lanes, make_site, shaping, stage
 from gateway.app.brief import Role
 from gateway.model.ids import Prefix, encode
+from gateway.store.messages import LOOK
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key
 from gateway.throttle.shaping import Limits
@@ -132,8 +133,10 @@ def _hour(chance: random.Random, world: World) -> str:
 
 
 def _address(chance: random.Random, world: World) -> str:
-    number = chance.randint(1_000, world.first_open - 1)
-    return f"recipient=user{number}@d{number % 1000}.test&after={_message(number - chance.randint(1, 999))}"
+    number = chance.randint(LOOK, world.first_open - 1)
+    return (
+        f"recipient=user{number}@d{number % 1000}.test&after={_message(number - chance.randint(1, LOOK - 1))}"
+    )
 
 
 KINDS: Final = (

@@ -193,9 +193,7 @@ class _Door:
 
     async def hand_in(self, wanted: Sequence[Request]) -> None:
         """Send the requests over some connections. Raises RuntimeError with the first that was not answered with 202."""
-        load = Load(
-            requests=[post("/v1/messages", self._key, one.body) for one in wanted], most=len(wanted)
-        )
+        load = Load(requests=[post("/v1/messages", self._key, one.body) for one in wanted], most=len(wanted))
         await all_closed(await open_clients(load, self._port, CLIENTS))
         if load.first_errors or len(load.latencies_s) != len(wanted):
             raise RuntimeError(
