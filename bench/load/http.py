@@ -13,9 +13,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol, cast
 
 import msgspec
+
+from bench.load.accepting import Answers, Connection
 
 
 def post(path: str, key: str, body: bytes) -> bytes:
@@ -40,46 +41,20 @@ def answer_length(head: bytes) -> int:
     return int(head[at + 17 :].split(b"\r\n", 1)[0])
 
 
-class Source(Protocol):
-    """What connections ask: which requests there are, and who hears of the answers."""
+class HttpAnswers(Answers):
+    """What came back: `status` is what every answer must have."""
 
-    stopping: bool
-
-    def ready(self, client: Client) -> None:
-        """A connection is free: it may be given a request, or closed."""
-        ...
-
-    def answered(self, status: bytes, answer: bytes, took_s: float) -> None:
-        """A request was answered, so long after the moment that it was given with."""
-        ...
-
-    def lost(self, error: Exception) -> None:
-        """A connection ended by an error."""
-        ...
-
-
-class Answers(msgspec.Struct):
-    """What came back over all connections of one run: the latencies of what had the wanted `status`, and some of the rest."""
-
-    latencies_s: list[float] = []
-    first_errors: list[bytes] = []
-    stopping: bool = False
     status: bytes = b"202"
 
     def answered(self, status: bytes, answer: bytes, took_s: float) -> None:
         """Count an answer."""
         if status == self.status:
             self.latencies_s.append(took_s)
-        elif len(self.first_errors) < 5:
-            self.first_errors.append(answer[-500:])
-
-    def lost(self, error: Exception) -> None:
-        """Note that a connection ended by an error, unless the end was asked for."""
-        if not self.stopping:
-            self.first_errors.append(repr(error).encode())
+        else:
+            self.refused(answer[-500:])
 
 
-class Load(Answers, kw_only=True):
+class Load(HttpAnswers, kw_only=True):
     """A closed load. Mutable: all connections of one run count in it.
 
     `most`: how many requests are sent in all; 0: one after another, again from the first, until `stopping`.
@@ -104,14 +79,14 @@ class Load(Answers, kw_only=True):
         client.send(self.requests[number % len(self.requests)], time.perf_counter())
 
 
-class SteadyLoad(Answers, kw_only=True):
+class SteadyLoad(HttpAnswers, kw_only=True):
     """An open load. `run` plans; a request whose connections are all busy waits for one, and that counts.
 
     `late_s`: how much later than planned a request was written though a connection was free: what this process itself added.
     """
 
     requests: Sequence[bytes]
-    late_s: list[float] = []
+    late_s: list[float] = msgspec.field(default_factory=list[float])
     most_waiting: int = 0
     _free: deque[Client] = msgspec.field(default_factory=deque)
     _waiting: deque[tuple[bytes, float]] = msgspec.field(default_factory=deque)
@@ -144,7 +119,7 @@ class SteadyLoad(Answers, kw_only=True):
             self._free.popleft().close()
 
 
-async def open_clients(load: Source, port: int, count: int) -> list[Client]:
+async def open_clients(load: Load | SteadyLoad, port: int, count: int) -> list[Client]:
     """So many connections to a port of this machine."""
     loop = asyncio.get_running_loop()
     return [(await loop.create_connection(lambda: Client(load), "127.0.0.1", port))[1] for _ in range(count)]
@@ -155,16 +130,16 @@ async def all_closed(clients: Sequence[Client]) -> None:
     await asyncio.gather(*(client.closed for client in clients))
 
 
-class Client(asyncio.Protocol):
+class Client(Connection):
     """One connection: one request after another, as its source gives them."""
 
-    def __init__(self, load: Source) -> None:
+    def __init__(self, load: Load | SteadyLoad) -> None:
+        super().__init__(load)
         self._load = load
         self._buffer = bytearray()
         self._wanted = -1  # bytes of the answer, head and body; -1: the head is not whole yet
         self._status = b""
         self._began_at = 0.0
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(self, request: bytes, began_at: float) -> None:
         """Write a request, whose latency counts from `began_at` (`time.perf_counter`). Only when it is ready."""
@@ -177,7 +152,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the first request."""
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         self._load.ready(self)
 
     def data_received(self, data: bytes) -> None:
@@ -196,10 +171,3 @@ class Client(asyncio.Protocol):
         buffer.clear()
         self._wanted = -1
         self._load.ready(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The load is over for this connection."""
-        if exc is not None:
-            self._load.lost(exc)
-        if not self.closed.done():
-            self.closed.set_result(None)

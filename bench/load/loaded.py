@@ -49,6 +49,7 @@ CLIENTS: Final = 20
 DISPATCHERS: Final = 2
 DOMAINS: Final = 50
 _WARM_UP_S: Final = 2.0
+_FLUSHES = "select sum(fsyncs)::bigint, sum(fsync_time) from pg_stat_io where object = 'wal'"
 _SINGLES = "select count(*) from message where stream = 'transactional'"
 
 
@@ -60,17 +61,29 @@ class Load(msgspec.Struct, frozen=True):
     backlog: int
 
 
+class Sending(msgspec.Struct, frozen=True):
+    """What the dispatchers did for a while, and their CPU a message."""
+
+    per_s: float
+    dispatch_ms: float
+
+
 class Measured(msgspec.Struct, frozen=True):
-    """One run. `cores`: CPU seconds a second by group of processes, under both loads; `waits_ms`: the API's main thread, a message."""
+    """One run, under both loads but for `alone`.
+
+    `cores`: CPU seconds a second, by group of processes. `waits_ms`: that the API's main thread waited for a processor, a message.
+    `flush_ms`: that the disk took, a flush of the WAL. `late_p99_ms`: what this process added itself.
+    """
 
     p50_ms: float
     p99_ms: float
     longest_ms: float
     late_p99_ms: float
     waiting: int
-    alone_per_s: float
-    beside_per_s: float
+    alone: Sending
+    beside: Sending
     waits_ms: float
+    flush_ms: float
     cores: Mapping[str, float]
 
 
@@ -78,17 +91,17 @@ async def run(options: Options, tell: Progress) -> Outcome:
     """Measure `options.runs` times, each time on a fresh database."""
     load = Load(1.0, 4.0, 30_000) if options.quick else Load(8.0, 20.0, 110_000)
     found: list[Measured] = []
-    async with stage() as own:
+    async with stage({"track_wal_io_timing": "on"}) as own:
         for number in range(options.runs):
             one = await _one(own, f"loaded_{number}", load)
             found.append(one)
             tell(
                 f"run {number + 1} of {options.runs}: p50 {one.p50_ms:.1f} p99 {one.p99_ms:.1f} longest {one.longest_ms:.1f} ms "
-                f"(written late: p99 {one.late_p99_ms:.1f} ms, waited for a processor {one.waits_ms:.1f} ms a message); "
-                f"dispatchers {one.beside_per_s:,.0f} messages/s, alone {one.alone_per_s:,.0f}; cores: "
+                f"(written late: p99 {one.late_p99_ms:.1f} ms, waited for a processor {one.waits_ms:.1f} ms a message, a flush {one.flush_ms:.1f} ms); "
+                f"dispatchers {one.beside.per_s:,.0f} messages/s at {one.beside.dispatch_ms:.3f} ms, alone {one.alone.per_s:,.0f} at {one.alone.dispatch_ms:.3f}; cores: "
                 + ", ".join(f"{name} {used:.2f}" for name, used in one.cores.items())
             )
-    beside, alone = [m.beside_per_s for m in found], [m.alone_per_s for m in found]
+    beside, alone = [m.beside.per_s for m in found], [m.alone.per_s for m in found]
     figures: dict[str, Figure] = {
         "POST of one message: p50": figure([m.p50_ms for m in found], "ms"),
         "POST of one message: p99": figure([m.p99_ms for m in found], "ms", at_most=REACH_P99_MS),
@@ -96,9 +109,12 @@ async def run(options: Options, tell: Progress) -> Outcome:
         "written later than planned: p99": figure([m.late_p99_ms for m in found], "ms"),
         "waited for a free connection at once": figure([float(m.waiting) for m in found], "messages"),
         "the API waited for a processor": figure([m.waits_ms for m in found], "ms a message"),
+        "a flush of the WAL to disk": figure([m.flush_ms for m in found], "ms"),
         "dispatchers alone": figure(alone, "messages/s"),
         "dispatchers beside the API's load": figure(beside, "messages/s"),
         "dispatchers beside / alone": figure(ratios(beside, alone), "times"),
+        "CPU of the dispatchers alone": figure([m.alone.dispatch_ms for m in found], "ms a message"),
+        "CPU of the dispatchers beside it": figure([m.beside.dispatch_ms for m in found], "ms a message"),
     }
     for name in found[0].cores:
         figures[f"CPU of {name}"] = figure([m.cores[name] for m in found], "cores")
@@ -165,21 +181,23 @@ async def _loaded(own: Stage, connection: asyncpg.Connection, receiver: Sink, ch
 
     await until(sending, children, "the first deliveries to end")
     await asyncio.sleep(_WARM_UP_S)
-    alone_per_s = await _sent_per_s(connection, load.alone_s)
+    alone = await _sending(connection, dispatchers, load.alone_s)
     warm_up = SteadyLoad(requests=requests)
     clients = await open_clients(warm_up, port, CLIENTS)
     await warm_up.run(PER_S, _WARM_UP_S)
     await all_closed(clients)
     steady = SteadyLoad(requests=requests)
     clients = await open_clients(steady, port, CLIENTS)
+    flushes, flush_ms = await connection.fetchrow(_FLUSHES) or (0, 0.0)
     before, waited_s, started = used(), cpu.waited_s(api.pid), time.monotonic()
-    counting = asyncio.create_task(_sent_per_s(connection, load.loaded_s))
+    counting = asyncio.create_task(_sending(connection, dispatchers, load.loaded_s))
     await steady.run(PER_S, load.loaded_s)
-    beside_per_s = await counting
+    beside = await counting
     took_s = time.monotonic() - started
     cores = {name: (after - before[name]) / took_s for name, after in used().items()}
     waited_s = cpu.waited_s(api.pid) - waited_s
     await all_closed(clients)
+    flushed, flushed_ms = await connection.fetchrow(_FLUSHES) or (0, 0.0)
     for one in children:
         one.require()
     taken = [len(one.latencies_s) for one in (warm_up, steady)]
@@ -196,9 +214,10 @@ async def _loaded(own: Stage, connection: asyncpg.Connection, receiver: Sink, ch
         longest_ms=max(steady.latencies_s) * 1000,
         late_p99_ms=quantile(steady.late_s, 0.99) * 1000,
         waiting=steady.most_waiting,
-        alone_per_s=alone_per_s,
-        beside_per_s=beside_per_s,
+        alone=alone,
+        beside=beside,
         waits_ms=waited_s * 1000 / taken[1],
+        flush_ms=(flushed_ms - flush_ms) / max(flushed - flushes, 1),
         cores=cores,
     )
 
@@ -215,10 +234,15 @@ async def _backlog(connection: asyncpg.Connection, config: Config, count: int) -
     await wake(connection, lanes, first)
 
 
-async def _sent_per_s(connection: asyncpg.Connection, seconds: float) -> float:
-    before, started = await ended(connection), time.monotonic()
+async def _sending(connection: asyncpg.Connection, dispatchers: Sequence[Child], seconds: float) -> Sending:
+    def used_s() -> float:
+        return sum(one.cpu_s for one in dispatchers)
+
+    before, cpu_s, started = await ended(connection), used_s(), time.monotonic()
     await asyncio.sleep(seconds)
-    return (await ended(connection) - before) / (time.monotonic() - started)
+    took_s, cpu_s = time.monotonic() - started, used_s() - cpu_s
+    sent = await ended(connection) - before
+    return Sending(sent / took_s, cpu_s * 1000 / max(sent, 1))
 
 
 def _bodies() -> list[bytes]:
