@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,6 +33,7 @@ def test_samples_of_one_metric_stand_together_under_one_heading() -> None:
     assert join_pages([]) == ""
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.tuples(st.integers(0, 10**9), VALUES, ROUTES), max_size=5))
 def test_a_joined_page_holds_what_its_pages_hold(processes: dict[str, tuple[int, float, str]]) -> None:
     pages: list[tuple[str, str]] = []
