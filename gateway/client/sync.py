@@ -1,0 +1,209 @@
+"""`Client`: the control API for code that waits.
+
+Owns the connections (httpx) and the waiting; what is asked is in `client/calls`, what is asked again in `client/exchange`.
+
+    with Client("https://gateway.example", "gw_…") as client:
+        accepted = client.messages.send(NewMessage(sender="hello@acme.example", to="ada@example.org", subject="Hi", text="Hi"))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from secrets import SystemRandom
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+import httpx
+
+from gateway.client.call import Call, Pages
+from gateway.client.calls import broadcasts, contacts, imports, lists, messages, suppressions, templates
+from gateway.client.exchange import ALWAYS, Answer, Attempt, Outcome, Retry, Trouble, exchange
+from gateway.client.wire import TIMEOUT_S, answer_of, base_of, headers_of, is_lasting, new_key, request_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Desk:
+    """Makes calls. `one` and `each` turn a function that describes a call into one that makes it, with the same parameters."""
+
+    def __init__(
+        self, base_url: str, key: str, retry: Retry, timeout_s: float, transport: httpx.BaseTransport | None
+    ) -> None:
+        self.http = httpx.Client(base_url=base_of(base_url), timeout=timeout_s, transport=transport)
+        self._headers, self._retry, self._dice = headers_of(key), retry, SystemRandom()
+
+    def one(self, describe: Callable[P, Call[T]]) -> Callable[P, T]:
+        def make(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self._run(describe(*args, **kwargs))
+
+        make.__doc__ = describe.__doc__
+        return make
+
+    def each(self, describe: Callable[P, Pages[T]]) -> Callable[P, Iterator[T]]:
+        def make(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+            return self._items(describe(*args, **kwargs))
+
+        make.__doc__ = describe.__doc__
+        return make
+
+    def _items(self, pages: Pages[T]) -> Iterator[T]:
+        after: str | None = None
+        while True:
+            page = self._run(pages.page(after))
+            yield from page.data
+            if not page.has_more or page.next is None:
+                return
+            after = page.next
+
+    def _run(self, call: Call[T]) -> T:
+        steps = exchange(call, self._headers, new_key(), self._retry, self._dice)
+        outcome: Outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Attempt):
+                outcome = self._attempt(call, step)
+            else:
+                time.sleep(step.seconds)
+                outcome = None
+
+    def _attempt(self, call: Call[T], attempt: Attempt) -> Answer | Trouble:
+        with ExitStack() as files:
+            content = call.body
+            body = content if isinstance(content, bytes) else files.enter_context(content.open("rb"))
+            request = request_of(self.http, call, attempt.headers, body)
+            try:
+                return answer_of(self.http.send(request))
+            except httpx.RequestError as error:
+                return Trouble(error, is_lasting(error))
+
+
+class _Messages:
+    """`/v1/messages`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.send = desk.one(messages.send)
+        self.send_many = desk.one(messages.send_many)
+        self.get = desk.one(messages.get)
+        self.find = desk.each(messages.find)
+        self.why = desk.each(messages.why)
+        self.cancel = desk.one(messages.cancel)
+        self.hold = desk.one(messages.hold)
+        self.release = desk.one(messages.release)
+
+
+class _Broadcasts:
+    """`/v1/broadcasts`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.create = desk.one(broadcasts.create)
+        self.get = desk.one(broadcasts.get)
+        self.find = desk.each(broadcasts.find)
+        self.stats = desk.one(broadcasts.stats)
+        self.send = desk.one(broadcasts.send)
+        self.pause = desk.one(broadcasts.pause)
+        self.resume = desk.one(broadcasts.resume)
+        self.cancel = desk.one(broadcasts.cancel)
+
+
+class _Contacts:
+    """`/v1/contacts`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.create = desk.one(contacts.create)
+        self.get = desk.one(contacts.get)
+        self.find = desk.each(contacts.find)
+        self.delete = desk.one(contacts.delete)
+
+
+class _Lists:
+    """`/v1/lists`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.create = desk.one(lists.create)
+        self.get = desk.one(lists.get)
+        self.find = desk.each(lists.find)
+        self.delete = desk.one(lists.delete)
+        self.add = desk.one(lists.add)
+        self.remove = desk.one(lists.remove)
+
+
+class _Templates:
+    """`/v1/templates`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.create = desk.one(templates.create)
+        self.get = desk.one(templates.get)
+        self.find = desk.each(templates.find)
+        self.change = desk.one(templates.change)
+
+
+class _Suppressions:
+    """`/v1/suppressions`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.add = desk.one(suppressions.add)
+        self.find = desk.each(suppressions.find)
+        self.remove = desk.one(suppressions.remove)
+
+
+class _Imports:
+    """`/v1/imports`."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.create = desk.one(imports.create)
+        self.get = desk.one(imports.get)
+        self.find = desk.each(imports.find)
+        self.errors = desk.each(imports.errors)
+        self.template = desk.one(imports.template)
+
+
+class Client:
+    """The control API with one key. May be used by many threads; close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        retry: Retry = ALWAYS,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Take where the gateway is (`https://gateway.example`) and an API key; nothing is sent yet.
+
+        Args:
+            base_url: the gateway's root, without `/v1`.
+            key: an API key of the site.
+            retry: when a call is repeated; `NEVER` for not at all.
+            timeout_s: how long an answer may take, and each step of connecting.
+            transport: instead of the network, for an app's tests.
+
+        Raises:
+            ValueError: that is no URL of HTTP, or no key.
+        """
+        self._desk = desk = _Desk(base_url, key, retry, timeout_s, transport)
+        self.messages = _Messages(desk)
+        self.broadcasts = _Broadcasts(desk)
+        self.contacts = _Contacts(desk)
+        self.lists = _Lists(desk)
+        self.templates = _Templates(desk)
+        self.suppressions = _Suppressions(desk)
+        self.imports = _Imports(desk)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._desk.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
