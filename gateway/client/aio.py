@@ -10,11 +10,11 @@ Owns the connections (httpx) and the waiting; what is asked is in `client/calls`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from secrets import SystemRandom
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -43,7 +43,7 @@ class _Desk:
         self.http = httpx.AsyncClient(base_url=base_of(base_url), timeout=timeout_s, transport=transport)
         self._headers, self._retry, self._dice = headers_of(key), retry, SystemRandom()
 
-    def one(self, describe: Callable[P, Call[T]]) -> Callable[P, Awaitable[T]]:
+    def one(self, describe: Callable[P, Call[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         async def make(*args: P.args, **kwargs: P.kwargs) -> T:
             return await self._run(describe(*args, **kwargs))
 
