@@ -127,7 +127,7 @@ def exchange(
             unheard = True
             again = not outcome.lasting
             said = str(outcome.error) or type(outcome.error).__name__
-            error = Unreachable(f"{call.method} {call.path}: no answer in {made} attempts: {said}")
+            error = Unreachable(f"{call.method} {call.path}: no answer: {said} (attempts: {made})")
             error.__cause__ = outcome.error
         wait_s = retry.wait_s(made, retry_after_s, dice) if again else None
         if wait_s is None:

@@ -120,7 +120,7 @@ def test_what_would_end_alike_is_not_asked_again(answer: Answer, kind: type[Exce
 def test_it_gives_up_after_its_attempts_and_says_why() -> None:
     story = tell(GET, [lost()] * 5)
     assert isinstance(story.error, Unreachable)
-    assert "no answer in 5 attempts: reset by peer" in str(story.error)
+    assert "no answer: reset by peer (attempts: 5)" in str(story.error)
     assert isinstance(story.error.__cause__, ConnectionResetError)
     assert isinstance(tell(GET, [refused(503, "unavailable")], NEVER).error, Unavailable)
 
