@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from gateway.app.watch import Files
 from gateway.config import Config, Loaded, load_here, read_here
 from gateway.errors import ConfigError, GatewayError, Invalid
+from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, decode
 from gateway.mta.bounce_rules import BounceRules, load_bounces
 from gateway.throttle.shaping import Shaping, load_throttles
@@ -150,3 +152,32 @@ def number_of(prefix: Prefix, text: str, option: str) -> int:
         return decode(prefix, text)
     except Invalid as error:
         raise UsageError(f'{option}: "{text}": {error}') from error
+
+
+def site_number(text: str) -> int:
+    """The number of the site that `--site` names.
+
+    Raises:
+        UsageError: no id, and no number of one.
+    """
+    number = number_of(Prefix.SITE, text, "--site")
+    if number >= 1 << 31:
+        raise UsageError(f'--site: "{text}" is no number of a site')
+    return number
+
+
+def domain_name(text: str, option: str) -> str:
+    """A domain as a user writes it, in lower case and with A-labels.
+
+    Raises:
+        UsageError: it is none; `option` says where it stood.
+    """
+    try:
+        return parse(f"postmaster@{text.removesuffix('.')}").domain
+    except AddressError as error:
+        raise UsageError(f'{option}: "{text}" is no domain; say it as in example.org') from error
+
+
+def moment(at: datetime | None, otherwise: str = "") -> str:
+    """A time for people, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else otherwise
