@@ -20,7 +20,7 @@ import httpx
 
 from gateway.client.call import Call, Pages
 from gateway.client.calls import broadcasts, contacts, imports, lists, messages, suppressions, templates
-from gateway.client.exchange import ALWAYS, Answer, Attempt, Outcome, Retry, Trouble, exchange
+from gateway.client.exchange import ALWAYS, Answer, Ask, Outcome, Retry, Trouble, exchange
 from gateway.client.wire import TIMEOUT_S, answer_of, base_of, headers_of, is_lasting, new_key, request_of
 
 P = ParamSpec("P")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _PIECE_BYTES: Final = 256 * 1024
 
 
-class _Desk:
+class _Caller:
     """Makes calls. `one` and `each` turn a function that describes a call into one that makes it, with the same parameters."""
 
     def __init__(
@@ -75,16 +75,16 @@ class _Desk:
                 step = steps.send(outcome)
             except StopIteration as end:
                 return end.value
-            if isinstance(step, Attempt):
-                outcome = await self._attempt(call, step)
+            if isinstance(step, Ask):
+                outcome = await self._ask(call, step)
             else:
                 await asyncio.sleep(step.seconds)
                 outcome = None
 
-    async def _attempt(self, call: Call[T], attempt: Attempt) -> Answer | Trouble:
+    async def _ask(self, call: Call[T], ask: Ask) -> Answer | Trouble:
         content = call.body
         body = content if isinstance(content, bytes) else _pieces(content)
-        request = request_of(self.http, call, attempt.headers, body)
+        request = request_of(self.http, call, ask.headers, body)
         try:
             return answer_of(await self.http.send(request))
         except httpx.RequestError as error:
@@ -104,81 +104,81 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
 class _Messages:
     """`/v1/messages`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.send = desk.one(messages.send)
-        self.send_many = desk.one(messages.send_many)
-        self.get = desk.one(messages.get)
-        self.find = desk.each(messages.find)
-        self.why = desk.each(messages.why)
-        self.cancel = desk.one(messages.cancel)
-        self.hold = desk.one(messages.hold)
-        self.release = desk.one(messages.release)
+    def __init__(self, caller: _Caller) -> None:
+        self.send = caller.one(messages.send)
+        self.send_many = caller.one(messages.send_many)
+        self.get = caller.one(messages.get)
+        self.find = caller.each(messages.find)
+        self.why = caller.each(messages.why)
+        self.cancel = caller.one(messages.cancel)
+        self.hold = caller.one(messages.hold)
+        self.release = caller.one(messages.release)
 
 
 class _Broadcasts:
     """`/v1/broadcasts`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.create = desk.one(broadcasts.create)
-        self.get = desk.one(broadcasts.get)
-        self.find = desk.each(broadcasts.find)
-        self.stats = desk.one(broadcasts.stats)
-        self.send = desk.one(broadcasts.send)
-        self.pause = desk.one(broadcasts.pause)
-        self.resume = desk.one(broadcasts.resume)
-        self.cancel = desk.one(broadcasts.cancel)
+    def __init__(self, caller: _Caller) -> None:
+        self.create = caller.one(broadcasts.create)
+        self.get = caller.one(broadcasts.get)
+        self.find = caller.each(broadcasts.find)
+        self.stats = caller.one(broadcasts.stats)
+        self.send = caller.one(broadcasts.send)
+        self.pause = caller.one(broadcasts.pause)
+        self.resume = caller.one(broadcasts.resume)
+        self.cancel = caller.one(broadcasts.cancel)
 
 
 class _Contacts:
     """`/v1/contacts`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.create = desk.one(contacts.create)
-        self.get = desk.one(contacts.get)
-        self.find = desk.each(contacts.find)
-        self.delete = desk.one(contacts.delete)
+    def __init__(self, caller: _Caller) -> None:
+        self.create = caller.one(contacts.create)
+        self.get = caller.one(contacts.get)
+        self.find = caller.each(contacts.find)
+        self.delete = caller.one(contacts.delete)
 
 
 class _Lists:
     """`/v1/lists`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.create = desk.one(lists.create)
-        self.get = desk.one(lists.get)
-        self.find = desk.each(lists.find)
-        self.delete = desk.one(lists.delete)
-        self.add = desk.one(lists.add)
-        self.remove = desk.one(lists.remove)
+    def __init__(self, caller: _Caller) -> None:
+        self.create = caller.one(lists.create)
+        self.get = caller.one(lists.get)
+        self.find = caller.each(lists.find)
+        self.delete = caller.one(lists.delete)
+        self.add = caller.one(lists.add)
+        self.remove = caller.one(lists.remove)
 
 
 class _Templates:
     """`/v1/templates`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.create = desk.one(templates.create)
-        self.get = desk.one(templates.get)
-        self.find = desk.each(templates.find)
-        self.change = desk.one(templates.change)
+    def __init__(self, caller: _Caller) -> None:
+        self.create = caller.one(templates.create)
+        self.get = caller.one(templates.get)
+        self.find = caller.each(templates.find)
+        self.change = caller.one(templates.change)
 
 
 class _Suppressions:
     """`/v1/suppressions`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.add = desk.one(suppressions.add)
-        self.find = desk.each(suppressions.find)
-        self.remove = desk.one(suppressions.remove)
+    def __init__(self, caller: _Caller) -> None:
+        self.add = caller.one(suppressions.add)
+        self.find = caller.each(suppressions.find)
+        self.remove = caller.one(suppressions.remove)
 
 
 class _Imports:
     """`/v1/imports`."""
 
-    def __init__(self, desk: _Desk) -> None:
-        self.create = desk.one(imports.create)
-        self.get = desk.one(imports.get)
-        self.find = desk.each(imports.find)
-        self.errors = desk.each(imports.errors)
-        self.template = desk.one(imports.template)
+    def __init__(self, caller: _Caller) -> None:
+        self.create = caller.one(imports.create)
+        self.get = caller.one(imports.get)
+        self.find = caller.each(imports.find)
+        self.errors = caller.each(imports.errors)
+        self.template = caller.one(imports.template)
 
 
 class AsyncClient:
@@ -205,18 +205,18 @@ class AsyncClient:
         Raises:
             ValueError: that is no URL of HTTP, or no key.
         """
-        self._desk = desk = _Desk(base_url, key, retry, timeout_s, transport)
-        self.messages = _Messages(desk)
-        self.broadcasts = _Broadcasts(desk)
-        self.contacts = _Contacts(desk)
-        self.lists = _Lists(desk)
-        self.templates = _Templates(desk)
-        self.suppressions = _Suppressions(desk)
-        self.imports = _Imports(desk)
+        self._caller = caller = _Caller(base_url, key, retry, timeout_s, transport)
+        self.messages = _Messages(caller)
+        self.broadcasts = _Broadcasts(caller)
+        self.contacts = _Contacts(caller)
+        self.lists = _Lists(caller)
+        self.templates = _Templates(caller)
+        self.suppressions = _Suppressions(caller)
+        self.imports = _Imports(caller)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._desk.http.aclose()
+        await self._caller.http.aclose()
 
     async def __aenter__(self) -> Self:
         return self

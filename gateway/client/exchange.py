@@ -1,6 +1,6 @@
 """How often a call is made, and how long is waited between: the core that the sync and the async client share. Pure.
 
-Owns repetition. Must not know HTTP's wire, clocks or the loop: `exchange` is a generator that says what to do next (`Attempt`, `Wait`) and is
+Owns repetition. Must not know HTTP's wire, clocks or the loop: `exchange` is a generator that says what to do next (`Ask`, `Wait`) and is
 told what came of it. Everything may be repeated: GET, PUT and DELETE by what they mean (RFC 9110 §9.2.2), POST by its Idempotency-Key.
 """
 
@@ -27,32 +27,32 @@ class Retry(msgspec.Struct, frozen=True):
     """When a call is repeated: after connection trouble, 429 and 503.
 
     The waits grow from `first_s` by doubling up to `longest_s`, each drawn between nothing and that ("full jitter"), so that clients which
-    failed together do not come back together. A Retry-After is waited for in full, unless it is longer than `patience_s`.
+    failed together do not come back together. A Retry-After is waited for in full, unless it is longer than `retry_after_limit_s`.
     """
 
-    attempts: int = 5
+    tries: int = 5
     first_s: float = 0.25
     longest_s: float = 10.0
-    patience_s: float = 60.0
+    retry_after_limit_s: float = 60.0
 
     def wait_s(self, made: int, retry_after_s: float | None, dice: Random) -> float | None:
-        """How long to wait after `made` attempts; None: give up."""
-        if made >= self.attempts:
+        """How long to wait after `made` tries; None: give up."""
+        if made >= self.tries:
             return None
         drawn = dice.uniform(0.0, min(self.longest_s, self.first_s * 2.0 ** (made - 1)))
         if retry_after_s is None:
             return drawn
-        return retry_after_s + drawn if retry_after_s <= self.patience_s else None
+        return retry_after_s + drawn if retry_after_s <= self.retry_after_limit_s else None
 
 
 ALWAYS: Final = Retry()
 """What a client does unless it is told otherwise."""
 
-NEVER: Final = Retry(attempts=1)
+NEVER: Final = Retry(tries=1)
 """Each call once."""
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True):
     """Send it, and say what came: an `Answer` or a `Trouble`."""
 
     headers: Mapping[str, str]
@@ -75,13 +75,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """No answer came: refused, reset, timed out. `lasting`: another attempt would end alike."""
+    """No answer came: refused, reset, timed out. `lasting`: another try would end alike."""
 
     error: Exception
     lasting: bool = False
 
 
-Step = Attempt | Wait
+Step = Ask | Wait
 Outcome = Answer | Trouble | None
 
 
@@ -99,7 +99,7 @@ def exchange(
 
     Raises:
         Problem: the gateway refused.
-        Unreachable: no attempt had an answer.
+        Unreachable: no try had an answer.
         Garbled: the answer is not the gateway's.
     """
     sent = dict(headers)
@@ -109,7 +109,7 @@ def exchange(
         sent["idempotency-key"] = call.idempotency_key or key
     made, unheard = 0, False
     while True:
-        outcome = yield Attempt(sent)
+        outcome = yield Ask(sent)
         made += 1
         retry_after_s = None
         again = True
@@ -120,14 +120,14 @@ def exchange(
             retry_after_s = read_retry_after(outcome.headers.get("retry-after"), outcome.at)
             error: ClientError = read_problem(outcome.status, outcome.body, request_id, retry_after_s)
             if call.method == "DELETE" and unheard and isinstance(error, NotFound):
-                return read_answer(call, b"", request_id)  # the attempt that was not answered has done it
+                return read_answer(call, b"", request_id)  # the try that was not answered has done it
             again = outcome.status in AGAIN
         else:
-            assert outcome is not None, "an attempt is answered by an Answer or a Trouble"
+            assert outcome is not None, "an Ask is answered by an Answer or a Trouble"
             unheard = True
             again = not outcome.lasting
             said = str(outcome.error) or type(outcome.error).__name__
-            error = Unreachable(f"{call.method} {call.path}: no answer: {said} (attempts: {made})")
+            error = Unreachable(f"{call.method} {call.path}: no answer: {said} (tries: {made})")
             error.__cause__ = outcome.error
         wait_s = retry.wait_s(made, retry_after_s, dice) if again else None
         if wait_s is None:

@@ -60,7 +60,7 @@ def request_of(
     headers: Mapping[str, str],
     body: bytes | Iterable[bytes] | AsyncIterable[bytes],
 ) -> httpx.Request:
-    """One attempt as httpx has it."""
+    """One try as httpx has it."""
     return http.build_request(
         call.method,
         call.path,
@@ -77,5 +77,5 @@ def answer_of(response: httpx.Response) -> Answer:
 
 
 def is_lasting(error: httpx.RequestError) -> bool:
-    """Whether another attempt would end alike: we are wrong, or whoever answers speaks another language."""
+    """Whether another try would end alike: we are wrong, or whoever answers speaks another language."""
     return isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.DecodingError)

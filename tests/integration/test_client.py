@@ -226,7 +226,7 @@ async def test_two_calls_have_two_keys() -> None:
         assert first != second
 
 
-async def test_the_client_that_waits_reads_a_file_anew_for_each_attempt(tmp_path: Path) -> None:
+async def test_the_client_that_waits_reads_a_file_anew_for_each_try(tmp_path: Path) -> None:
     file = tmp_path / "c.csv"
     file.write_bytes(CSV)
     done = b'{"id":"imp_1","list":null,"status":"completed","rows":2,"created":2,"merged":0,"refused":0,"detail":"",' \

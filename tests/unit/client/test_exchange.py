@@ -18,7 +18,7 @@ from gateway.client.exchange import (
     ALWAYS,
     NEVER,
     Answer,
-    Attempt,
+    Ask,
     Outcome,
     Retry,
     Trouble,
@@ -52,7 +52,7 @@ def lost() -> Trouble:
 class Story(msgspec.Struct):
     value: Any = None
     error: Exception | None = None
-    attempts: list[Attempt] = []
+    asks: list[Ask] = []
     waits: list[float] = []
 
 
@@ -68,7 +68,7 @@ def tell(call: Call[Any], outcomes: Sequence[Outcome], retry: Retry = ALWAYS, se
                 story.waits.append(step.seconds)
                 outcome = None
             else:
-                story.attempts.append(step)
+                story.asks.append(step)
                 outcome = left.pop(0)
     except StopIteration as end:
         story.value = end.value
@@ -81,7 +81,7 @@ def tell(call: Call[Any], outcomes: Sequence[Outcome], retry: Retry = ALWAYS, se
 def test_a_good_answer_is_read_and_unknown_fields_are_passed_over() -> None:
     story = tell(GET, [good()])
     assert story.value == ContactList("lst_1", "n", 2, NOW)
-    assert story.attempts == [Attempt({"authorization": "Bearer k"})]
+    assert story.asks == [Ask({"authorization": "Bearer k"})]
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_what_fails_for_a_moment_is_asked_again(first: Outcome) -> None:
     assert len(story.waits) == 1
 
 
-def test_every_attempt_of_a_post_has_the_same_idempotency_key() -> None:
+def test_every_try_of_a_post_has_the_same_idempotency_key() -> None:
     story = tell(POST, [lost(), refused(503, "unavailable"), good()])
-    assert [attempt.headers["idempotency-key"] for attempt in story.attempts] == ["made-key"] * 3
-    assert story.attempts[0].headers["content-type"] == "application/json"
+    assert [ask.headers["idempotency-key"] for ask in story.asks] == ["made-key"] * 3
+    assert story.asks[0].headers["content-type"] == "application/json"
     own = tell(msgspec.structs.replace(POST, idempotency_key="order-4711"), [good()])
-    assert own.attempts[0].headers["idempotency-key"] == "order-4711"
-    assert "idempotency-key" not in tell(GET, [good()]).attempts[0].headers
+    assert own.asks[0].headers["idempotency-key"] == "order-4711"
+    assert "idempotency-key" not in tell(GET, [good()]).asks[0].headers
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_what_would_end_alike_is_not_asked_again(answer: Answer, kind: type[Exce
     assert story.waits == []
 
 
-def test_it_gives_up_after_its_attempts_and_says_why() -> None:
+def test_it_gives_up_after_its_tries_and_says_why() -> None:
     story = tell(GET, [lost()] * 5)
     assert isinstance(story.error, Unreachable)
-    assert "no answer: reset by peer (attempts: 5)" in str(story.error)
+    assert "no answer: reset by peer (tries: 5)" in str(story.error)
     assert isinstance(story.error.__cause__, ConnectionResetError)
     assert isinstance(tell(GET, [refused(503, "unavailable")], NEVER).error, Unavailable)
 
@@ -154,7 +154,7 @@ def test_a_delete_whose_answer_was_lost_is_done_when_nothing_is_left() -> None:
 
 @given(st.integers(1, 12), st.integers(0, 2**32), st.none() | st.floats(0, 60))
 def test_waits_are_drawn_below_a_bound_that_doubles(made: int, seed: int, asked_s: float | None) -> None:
-    retry = Retry(attempts=13, first_s=0.5, longest_s=8.0, patience_s=60.0)
+    retry = Retry(tries=13, first_s=0.5, longest_s=8.0, retry_after_limit_s=60.0)
     wait_s = retry.wait_s(made, asked_s, Random(seed))
     assert wait_s is not None
     bound_s = min(8.0, 0.5 * 2 ** (made - 1))
