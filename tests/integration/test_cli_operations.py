@@ -114,7 +114,7 @@ async def test_a_domain_is_added_shown_and_verified_by_its_records(cli: Cli, sit
     (listed,) = await cli.json("domains", "list", "--site", site)
     assert (listed["id"], listed["status"]) == (made["id"], "verified")
     code, _, err = await cli("domains", "add", "acme.example", "--site", site)
-    assert (code, "has one owner" in err.replace("a domain has one owner", "has one owner")) == (Exit.FAILED, True)
+    assert (code, "a domain has one owner" in err) == (Exit.FAILED, True)
 
 
 async def test_beside_a_configured_database_no_envelope_key_is_made(cli: Cli, site: str, tmp_path: Path) -> None:
@@ -134,10 +134,11 @@ async def test_one_message_is_sent_and_known_again(cli: Cli, verified: str, pool
     ]
     assert await cli.json(*command) == sent | {"replayed": True}
     assert await pool.fetchval("SELECT count(*) FROM message") == 1
-    assert await pool.fetchval("SELECT count(*) FROM flow WHERE active") == 1, "woken before the command ended"
+    woken = "SELECT count(*) FROM queue q JOIN flow f ON f.id = q.flow_id WHERE f.active"
+    assert await pool.fetchval(woken) == 1, "woken before the command ended"
     document = await cli.json("explain", sent["id"])
     assert document["data"][0]["reasons"][0]["code"] == "no_dispatcher"
-    code, _, err = await cli(*command[:-1], "k", "--stream", "marketing")
+    code, _, err = await cli(*command, "--stream", "marketing")
     assert (code, "Idempotency-Key was used with another request" in err) == (Exit.FAILED, True)
 
 
