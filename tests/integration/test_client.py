@@ -249,8 +249,8 @@ async def test_nobody_there_is_unreachable() -> None:
 
 
 async def test_another_server_at_this_address_is_told_from_the_gateway() -> None:
-    async with scripted_http([answer(200, b"<html>It works!</html>"), answer(404, b"<html>nginx</html>")]) as server:
-        async with AsyncClient(server.url, "gw_KEY") as client:
-            for _ in range(2):
-                with pytest.raises(Garbled):
-                    await client.messages.get("msg_1")
+    pages = [answer(200, b"<html>It works!</html>"), answer(404, b"<html>nginx</html>")]
+    async with scripted_http(pages) as server, AsyncClient(server.url, "gw_KEY") as client:
+        for _ in range(2):
+            with pytest.raises(Garbled):
+                await client.messages.get("msg_1")
