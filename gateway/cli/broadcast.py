@@ -72,7 +72,14 @@ async def list_(
     print_table(
         ["id", "name", "state", "paused by", "started at", "ended at"],
         [
-            (encode(Prefix.BROADCAST, b.id), b.name, b.state, b.paused_by, moment(b.started_at), moment(b.ended_at))
+            (
+                encode(Prefix.BROADCAST, b.id),
+                b.name,
+                b.state,
+                b.paused_by,
+                moment(b.started_at),
+                moment(b.ended_at),
+            )
             for b in found
         ],
     )
@@ -84,7 +91,10 @@ async def status(
     /,
     *,
     follow: Annotated[
-        bool, Parameter(negative=(), help="Stay until it has ended, with a bar on a terminal. Ctrl-C ends it before.")
+        bool,
+        Parameter(
+            negative=(), help="Stay until it has ended, with a bar on a terminal. Ctrl-C ends it before."
+        ),
     ] = False,
     common: Common = DEFAULTS,
 ) -> None:
@@ -143,7 +153,11 @@ async def cancel(which: Which, /, *, common: Common = DEFAULTS) -> None:
 
 
 async def _act(
-    which: str, action: Callable[[Connection, int], Awaitable[Broadcast]], common: Common, *, wake: bool = False
+    which: str,
+    action: Callable[[Connection, int], Awaitable[Broadcast]],
+    common: Common,
+    *,
+    wake: bool = False,
 ) -> None:
     number = _number(which)
     async with operators_pool(common.load()) as pool:

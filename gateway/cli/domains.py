@@ -67,7 +67,9 @@ async def add(
     if common.json:
         print_json(_document(domain) | {"records": _records(records)})
         return
-    say(f"{encode(Prefix.DOMAIN, domain.id)}: {domain.name}; publish these, then: gateway domains verify {domain.name}")
+    say(
+        f"{encode(Prefix.DOMAIN, domain.id)}: {domain.name}; publish these, then: gateway domains verify {domain.name}"
+    )
     _show(records)
 
 
@@ -141,7 +143,9 @@ async def verify(
         # No transaction is open while DNS is asked.
         checks = None if vouch else await _look(needed, config.mx)
         right = checks is None or all(
-            check.state is RecordState.FOUND for record, check in zip(needed, checks, strict=True) if record.signs
+            check.state is RecordState.FOUND
+            for record, check in zip(needed, checks, strict=True)
+            if record.signs
         )
         if right:
             async with as_site(pool, OPERATOR) as opened:
@@ -151,7 +155,11 @@ async def verify(
     else:
         if checks is not None:
             _show_checks(needed, checks)
-        say(f"{found.name} is {found.status}" if right else f"{found.name}: not verified now (it is {found.status})")
+        say(
+            f"{found.name} is {found.status}"
+            if right
+            else f"{found.name}: not verified now (it is {found.status})"
+        )
     return Exit.OK if right else Exit.FAILED
 
 
@@ -208,7 +216,12 @@ def _show_checks(needed: list[KeyRecord], checks: list[RecordCheck]) -> None:
     print_table(
         ["name", "key", "in DNS", ""],
         [
-            (record.name, "signs" if record.signs else "spare", check.state, check.why or " | ".join(_unexpected(check)))
+            (
+                record.name,
+                "signs" if record.signs else "spare",
+                check.state,
+                check.why or " | ".join(_unexpected(check)),
+            )
             for record, check in zip(needed, checks, strict=True)
         ],
     )
@@ -220,7 +233,8 @@ def _unexpected(check: RecordCheck) -> list[str]:
 
 def _records(needed: list[KeyRecord], checks: list[RecordCheck] | None = None) -> list[dict[str, object]]:
     shown: list[dict[str, object]] = [
-        {"type": "TXT", "name": record.name, "value": record.value, "signs": record.signs} for record in needed
+        {"type": "TXT", "name": record.name, "value": record.value, "signs": record.signs}
+        for record in needed
     ]
     for entry, check in zip(shown, checks or (), strict=False):
         entry |= {"state": check.state, "found": check.found, "why": check.why or None}

@@ -62,7 +62,18 @@ async def list_(
         })  # fmt: skip
         return
     print_table(
-        ["lane", "rate/s", "connections", "queued", "in hand", "deferred", "held", "in doubt", "why", "until"],
+        [
+            "lane",
+            "rate/s",
+            "connections",
+            "queued",
+            "in hand",
+            "deferred",
+            "held",
+            "in doubt",
+            "why",
+            "until",
+        ],
         [_row(one, fleet) for one in shown],
     )
     if fleet.stopped is not None:
@@ -91,7 +102,9 @@ async def suspend(
         raise UsageError(f"--why: expected a reason in one line of at most {_WHY_MAX} characters")
     domain = domain_name(lane, "the lane")
     async with connection(common.load()) as opened:
-        until = await suspend_lane(opened, await lane_of(opened, domain), seconds, f"an operator: {why.strip()}")
+        until = await suspend_lane(
+            opened, await lane_of(opened, domain), seconds, f"an operator: {why.strip()}"
+        )
     if common.json:
         print_json({"lane": domain, "suspended": True, "until": until})
     else:

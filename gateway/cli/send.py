@@ -37,7 +37,9 @@ _KEY_LIMIT: Final = 255
 async def send(
     *,
     site: Annotated[str, Parameter(help="Who sends (site_…, or its number).")],
-    sender: Annotated[str, Parameter(name="--from", help="On a verified domain: address, or Name <address>.")],
+    sender: Annotated[
+        str, Parameter(name="--from", help="On a verified domain: address, or Name <address>.")
+    ],
     to: Annotated[list[str], Parameter(help="A recipient; may be given several times.", negative=())],
     subject: Annotated[str | None, Parameter(help="The subject.")] = None,
     text: Annotated[str, Parameter(help="The text; @file is read from a file, @- from stdin.")] = "",
@@ -45,7 +47,9 @@ async def send(
     template: Annotated[
         str | None, Parameter(help="A template (tpl_…) instead of subject, text and HTML.")
     ] = None,
-    variables: Annotated[str, Parameter(help="A JSON object for Liquid: the template's, or the content's.")] = "{}",
+    variables: Annotated[
+        str, Parameter(help="A JSON object for Liquid: the template's, or the content's.")
+    ] = "{}",
     stream: Annotated[
         Literal["transactional", "marketing"], Parameter(help="What kind of mail it is.")
     ] = "transactional",

@@ -72,7 +72,10 @@ def _entry(line: int, row: Mapping[str, str], scope: str, reason: str) -> Entry 
     entry = Entry(email, row.get("scope") or scope, row.get("reason") or reason, row.get("evidence", ""))
     if entry.scope not in _SCOPES:
         return Refused(line, f'scope: "{entry.scope}"; expected {" or ".join(_SCOPES)}')
-    for name, text, limit in (("reason", entry.reason, REASON_LIMIT), ("evidence", entry.evidence, EVIDENCE_LIMIT)):
+    for name, text, limit in (
+        ("reason", entry.reason, REASON_LIMIT),
+        ("evidence", entry.evidence, EVIDENCE_LIMIT),
+    ):
         if len(text) > limit or "\0" in text:
             return Refused(line, f"{name}: expected at most {limit} characters, and no NUL")
     return entry

@@ -68,7 +68,13 @@ async def list_(
         found = await list_suppressions(opened, number, (after.lower(), "~"), limit + 1)
     shown, more = found[:limit], len(found) > limit
     if common.json:
-        print_json({"data": [_document(one) for one in shown], "has_more": more, "next": shown[-1].email if more else None})
+        print_json(
+            {
+                "data": [_document(one) for one in shown],
+                "has_more": more,
+                "next": shown[-1].email if more else None,
+            }
+        )
         return
     print_table(
         ["address", "scope", "reason", "since", "evidence"],
@@ -127,7 +133,9 @@ async def remove(
 
 @suppressions.command(name="import")
 async def import_(
-    file: Annotated[Path, Parameter(help="A file of addresses, one a line, or CSV with a header; - is stdin.")],
+    file: Annotated[
+        Path, Parameter(help="A file of addresses, one a line, or CSV with a header; - is stdin.")
+    ],
     *,
     site: Site,
     scope: Annotated[Scope, Parameter(help="For lines that do not say it.")] = "all",
@@ -177,7 +185,9 @@ async def import_(
             say(f"line {one.line}: {one.why}")
         if len(refused) > _REFUSED_SHOWN:
             say(f"and {len(refused) - _REFUSED_SHOWN:,} more lines that were refused: --json lists all")
-        say(f"{read:,} read, {added:,} added, {read - added - len(refused):,} known already, {len(refused):,} refused")
+        say(
+            f"{read:,} read, {added:,} added, {read - added - len(refused):,} known already, {len(refused):,} refused"
+        )
     return Exit.FAILED if refused else Exit.OK
 
 
@@ -211,7 +221,9 @@ async def export(
                     if common.json:
                         out.write(msgspec.json.encode(_document(one)).decode() + "\n")
                     else:
-                        writer.writerow([one.email, one.scope, one.reason, one.evidence, one.created_at.isoformat()])
+                        writer.writerow(
+                            [one.email, one.scope, one.reason, one.evidence, one.created_at.isoformat()]
+                        )
                 written += len(page)
                 move(written)
     if file is not None and not common.json:

@@ -68,7 +68,9 @@ class Problem(ClientError):
 
     def __init__(self, details: ProblemDetails, retry_after_s: float | None = None) -> None:
         said = details.detail or details.title or f"status {details.status}"
-        super().__init__(f"{said} ({details.type}, request {details.request_id or 'unknown'})", details.request_id)
+        super().__init__(
+            f"{said} ({details.type}, request {details.request_id or 'unknown'})", details.request_id
+        )
         self.details, self.retry_after_s = details, retry_after_s
 
     @property

@@ -70,7 +70,9 @@ async def read_fleet(connection: Connection) -> Fleet:
     return Fleet(*row)
 
 
-async def suspend_lane(connection: Connection, lane_id: int, seconds: float | None, why: str) -> datetime | None:
+async def suspend_lane(
+    connection: Connection, lane_id: int, seconds: float | None, why: str
+) -> datetime | None:
     """Let a lane wait for so long, or (None) until it is resumed; what dispatchers have in hand still goes. Returns until when."""
     with outages_named("suspending a lane"):
         return await connection.fetchval(_SQL.suspend, lane_id, seconds, why)

@@ -67,7 +67,8 @@ async def key_records(connection: Connection, domain: Domain) -> list[KeyRecord]
         *((k.selector, k.public_key, k.signs) for k in further),
     ]
     return [
-        KeyRecord(f"{selector}._domainkey.{domain.name}", value, signs) for selector, value, signs in published
+        KeyRecord(f"{selector}._domainkey.{domain.name}", value, signs)
+        for selector, value, signs in published
     ]
 
 

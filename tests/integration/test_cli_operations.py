@@ -45,7 +45,17 @@ def make_master_key(folder: Path) -> None:
     (folder / "data/master.key").chmod(0o600)
 
 
-SEND = ("send", "--from", "Acme <hello@acme.example>", "--to", "ada@one.example", "--subject", "s", "--text", "t")
+SEND = (
+    "send",
+    "--from",
+    "Acme <hello@acme.example>",
+    "--to",
+    "ada@one.example",
+    "--subject",
+    "s",
+    "--text",
+    "t",
+)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +89,9 @@ async def test_what_is_not_there_is_one_line_and_exits_with_1(cli: Cli, argument
     assert (code, out, err.count("\n")) == (Exit.FAILED, "", 1), err
 
 
-async def test_a_domain_is_added_shown_and_verified_by_its_records(cli: Cli, site: str, tmp_path: Path) -> None:
+async def test_a_domain_is_added_shown_and_verified_by_its_records(
+    cli: Cli, site: str, tmp_path: Path
+) -> None:
     make_master_key(tmp_path)
     made = await cli.json("domains", "add", "Acme.Example", "--site", site, "--ed25519")
     assert (made["name"], made["status"], made["site"]) == ("acme.example", "pending", site)
@@ -95,7 +107,9 @@ async def test_a_domain_is_added_shown_and_verified_by_its_records(cli: Cli, sit
         verify = ("domains", "verify", "acme.example", "--config", "g.toml")
 
         def publish(record: dict[str, Any], value: str) -> None:
-            dns.put(record["name"], "TXT", " ".join(f'"{value[i : i + 200]}"' for i in range(0, len(value), 200)))
+            dns.put(
+                record["name"], "TXT", " ".join(f'"{value[i : i + 200]}"' for i in range(0, len(value), 200))
+            )
 
         publish(signing, signing["value"].replace("k=rsa; ", ""))  # as providers write it: rsa is the default
         publish(second, spare["value"])
@@ -117,7 +131,9 @@ async def test_a_domain_is_added_shown_and_verified_by_its_records(cli: Cli, sit
     assert (code, "a domain has one owner" in err) == (Exit.FAILED, True)
 
 
-async def test_beside_a_configured_database_no_envelope_key_is_made(cli: Cli, site: str, tmp_path: Path) -> None:
+async def test_beside_a_configured_database_no_envelope_key_is_made(
+    cli: Cli, site: str, tmp_path: Path
+) -> None:
     code, _, err = await cli("domains", "add", "acme.example", "--site", site)
     assert code == Exit.CONFIG
     assert "run this where the gateway runs" in err
@@ -158,13 +174,17 @@ async def test_a_message_from_files_with_variables(
     assert json.loads(await pool.fetchval("SELECT variables FROM queue")) == {"name": "Ada"}
 
 
-async def test_a_message_is_refused_as_the_api_refuses_it(cli: Cli, verified: str, pool: asyncpg.Pool) -> None:
+async def test_a_message_is_refused_as_the_api_refuses_it(
+    cli: Cli, verified: str, pool: asyncpg.Pool
+) -> None:
     for change, says in (
         (("--from", "a@other.example"), "other.example is no verified domain of this site"),
         (("--to", "nobody"), "/to/1"),
         (("--template", "tpl_0000000000009"), "a template brings subject, html and text"),
     ):
-        code, _, err = await cli(*_without(SEND, change[0] if change[0] == "--from" else ""), "--site", verified, *change)
+        code, _, err = await cli(
+            *_without(SEND, change[0] if change[0] == "--from" else ""), "--site", verified, *change
+        )
         assert (code, says in err) == (Exit.FAILED, True), err
     await pool.execute("UPDATE site SET status = 'suspended'")
     code, _, err = await cli(*SEND, "--site", verified)
@@ -199,7 +219,9 @@ async def test_lanes_are_shown_suspended_and_resumed(cli: Cli, verified: str, po
     (lane,) = found["data"]
     assert (lane["name"], lane["queued"], lane["why"]) == ("one.example", 2, "no_dispatcher")
     assert (found["dispatchers"], found["stopped"], found["has_more"]) == (0, None, False)
-    code, out, _ = await cli("lanes", "suspend", "One.example", "--seconds", "3600", "--why", "they asked us to")
+    code, out, _ = await cli(
+        "lanes", "suspend", "One.example", "--seconds", "3600", "--why", "they asked us to"
+    )
     assert (code, out.startswith("one.example is suspended until 20")) == (Exit.OK, True)
     code, out, _ = await cli("lanes", "list", "--lane", "one.example")
     assert "lane_suspended: an operator: they asked us to" in out
@@ -208,7 +230,9 @@ async def test_lanes_are_shown_suspended_and_resumed(cli: Cli, verified: str, po
     assert await cli.json("lanes", "resume", "one.example") == {
         "lane": "one.example", "suspended": False, "changed": True,
     }  # fmt: skip
-    assert await pool.fetchval("SELECT ready_at BETWEEN now() - interval '1 minute' AND now() FROM lane_state")
+    assert await pool.fetchval(
+        "SELECT ready_at BETWEEN now() - interval '1 minute' AND now() FROM lane_state"
+    )
     code, out, _ = await cli("lanes", "resume", "one.example")
     assert (code, out) == (Exit.OK, "one.example was not suspended\n")
     assert (await cli.json("lanes", "suspend", "one.example", "--why", "for good"))["until"] is None
@@ -223,7 +247,9 @@ async def test_lanes_are_shown_suspended_and_resumed(cli: Cli, verified: str, po
 
 
 async def test_suppressions_are_added_listed_and_removed(cli: Cli, site: str) -> None:
-    added = await cli.json("suppressions", "add", "Mallory@One.example", "--site", site, "--scope", "marketing")
+    added = await cli.json(
+        "suppressions", "add", "Mallory@One.example", "--site", site, "--scope", "marketing"
+    )
     assert (added["email"], added["scope"], added["reason"]) == ("mallory@one.example", "marketing", "manual")
     await cli.json("suppressions", "add", "eve@one.example", "--site", site)
     page = await cli.json("suppressions", "list", "--site", site, "--limit", "1")
@@ -236,7 +262,9 @@ async def test_suppressions_are_added_listed_and_removed(cli: Cli, site: str) ->
     assert (code, err) == (Exit.FAILED, "gateway: this address is not suppressed\n")
 
 
-async def test_a_list_is_imported_in_batches_and_exported_as_it_was(cli: Cli, site: str, tmp_path: Path) -> None:
+async def test_a_list_is_imported_in_batches_and_exported_as_it_was(
+    cli: Cli, site: str, tmp_path: Path
+) -> None:
     lines = ["email,scope,reason,evidence", 'mallory@one.example,marketing,complaint,"said ""no"", twice"']
     lines += [f"u{number}@one.example,,," for number in range(1_500)]
     (tmp_path / "old.csv").write_text("\r\n".join(lines) + "\r\n")
@@ -250,7 +278,10 @@ async def test_a_list_is_imported_in_batches_and_exported_as_it_was(cli: Cli, si
     code, out, _ = await cli("suppressions", "export", "--site", site)
     rows = {row["email"]: row for row in csv.DictReader(io.StringIO(out))}
     assert (code, len(rows)) == (Exit.OK, 1_502)
-    assert (rows["mallory@one.example"]["scope"], rows["mallory@one.example"]["evidence"]) == ("marketing", 'said "no", twice')
+    assert (rows["mallory@one.example"]["scope"], rows["mallory@one.example"]["evidence"]) == (
+        "marketing",
+        'said "no", twice',
+    )
     assert rows["u7@one.example"]["reason"] == "old system"
     code, out, _ = await cli("suppressions", "export", "all.csv", "--site", site)
     assert (code, out) == (Exit.OK, "all.csv: 1,502 suppressions\n")

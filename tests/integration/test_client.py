@@ -114,9 +114,13 @@ async def test_of_many_messages_each_has_its_own_answer(client: AsyncClient) -> 
     assert suppressed.deliveries[0].state == "suppressed"
 
 
-async def test_a_refusal_is_an_exception_with_pointers_and_request_id(live: Live, client: AsyncClient) -> None:
+async def test_a_refusal_is_an_exception_with_pointers_and_request_id(
+    live: Live, client: AsyncClient
+) -> None:
     with pytest.raises(Invalid) as refused:
-        await client.messages.send(NewMessage(sender="a@acme.example", to=["nobody", "b@b.example"], subject="s", text="t"))
+        await client.messages.send(
+            NewMessage(sender="a@acme.example", to=["nobody", "b@b.example"], subject="s", text="t")
+        )
     assert [error.pointer for error in refused.value.errors] == ["/to/0"]
     assert (refused.value.status, len(refused.value.request_id)) == (422, 16)
     with pytest.raises(NotFound):
@@ -146,7 +150,9 @@ async def test_contacts_lists_templates_and_a_broadcast(client: AsyncClient) -> 
     people = await client.lists.create("people")
     for name in ("ada", "bob", "eve"):
         contact = await client.contacts.create(
-            NewContact(email=f"{name}@one.example", first_name=name, tags=["vip"], fields={"company": "Engines"})
+            NewContact(
+                email=f"{name}@one.example", first_name=name, tags=["vip"], fields={"company": "Engines"}
+            )
         )
         await client.lists.add(people.id, contact.id)
     found = await everything(client.contacts.find(page_size=2))
@@ -157,8 +163,12 @@ async def test_contacts_lists_templates_and_a_broadcast(client: AsyncClient) -> 
     await client.lists.remove(people.id, eve.id)
     await client.contacts.delete(eve.id)
     assert (await client.lists.get(people.id)).members == 2
-    template = await client.templates.create(NewTemplate(name="hello", subject="Hello {{ first_name }}", text="Hi"))
-    changed = await client.templates.change(template.id, NewTemplate(name="hello", subject="Hello", text="Hi there"))
+    template = await client.templates.create(
+        NewTemplate(name="hello", subject="Hello {{ first_name }}", text="Hi")
+    )
+    changed = await client.templates.change(
+        template.id, NewTemplate(name="hello", subject="Hello", text="Hi there")
+    )
     assert (changed.version, (await client.templates.get(template.id)).text) == (2, "Hi there")
     assert [one.id for one in await everything(client.templates.find())] == [template.id]
     draft = await client.broadcasts.create(

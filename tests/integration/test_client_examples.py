@@ -33,7 +33,9 @@ async def live(db: str, tmp_path: Path) -> AsyncIterator[Live]:
 
 async def here(live: Live, site: Client, texts: list[str]) -> list[str]:
     """Examples, for this API and with ids of things that are there."""
-    template = await site.post("/v1/templates", {"name": "hello", "subject": "Hello {{ name }}", "text": "{{ shop }}"})
+    template = await site.post(
+        "/v1/templates", {"name": "hello", "subject": "Hello {{ name }}", "text": "{{ shop }}"}
+    )
     people = await site.post("/v1/lists", {"name": "everybody"})
     message = {"from": "hello@acme.example", "to": "ada@example.org", "subject": "s", "text": "t"}
     sent = await site.post("/v1/messages", message)
@@ -86,6 +88,10 @@ async def test_the_curl_examples_run(live: Live, tmp_path: Path) -> None:
 
 def test_every_class_of_the_document_is_the_clients() -> None:
     table = DOCUMENT.read_text().split("| class |")[1].split("\n\n")[0]
-    named = {word for row in table.splitlines() for word in re.findall(r"`([A-Z]\w+)`", row.split("|")[1] if "|" in row else "")}
+    named = {
+        word
+        for row in table.splitlines()
+        for word in re.findall(r"`([A-Z]\w+)`", row.split("|")[1] if "|" in row else "")
+    }
     assert len(named) > 8
     assert named <= set(client.__all__)

@@ -31,7 +31,9 @@ class Cli:
         return json.loads(out)
 
 
-def cli_on(dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Cli:
+def cli_on(
+    dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> Cli:
     """Commands on a database, in a folder of their own without a configuration file."""
     monkeypatch.setenv("GATEWAY_DSN", dsn)
     monkeypatch.setenv("GATEWAY_DATA_DIR", str(folder / "data"))

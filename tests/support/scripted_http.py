@@ -42,7 +42,8 @@ async def scripted_http(answers: Sequence[bytes]) -> AsyncIterator[ScriptedHttp]
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {
-                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in head[1:] if line)
             }
             if headers.get("transfer-encoding") == "chunked":
                 body = await _chunks(reader)

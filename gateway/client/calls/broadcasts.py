@@ -9,9 +9,7 @@ from gateway.client.results import Broadcast, BroadcastStats
 
 def create(broadcast: NewBroadcast, *, idempotency_key: str = "") -> Call[Broadcast]:
     """Make a draft; nothing is sent before `send`."""
-    return Call(
-        "POST", "/v1/broadcasts", Broadcast, body=body_of(broadcast), idempotency_key=idempotency_key
-    )
+    return Call("POST", "/v1/broadcasts", Broadcast, body=body_of(broadcast), idempotency_key=idempotency_key)
 
 
 def get(broadcast: str) -> Call[Broadcast]:
@@ -51,5 +49,8 @@ def cancel(broadcast: str, *, idempotency_key: str = "") -> Call[Broadcast]:
 
 def _act(broadcast: str, action: str, idempotency_key: str) -> Call[Broadcast]:
     return Call(
-        "POST", at("/v1/broadcasts/{}/actions/{}", broadcast, action), Broadcast, idempotency_key=idempotency_key
+        "POST",
+        at("/v1/broadcasts/{}/actions/{}", broadcast, action),
+        Broadcast,
+        idempotency_key=idempotency_key,
     )

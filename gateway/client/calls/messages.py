@@ -20,16 +20,12 @@ class Items(msgspec.Struct, frozen=True):
 
 def send(message: NewMessage, *, idempotency_key: str = "") -> Call[Accepted]:
     """Send one message to one or more recipients; the answer means that it is on disk."""
-    return Call(
-        "POST", "/v1/messages", Accepted, body=body_of(message), idempotency_key=idempotency_key
-    )
+    return Call("POST", "/v1/messages", Accepted, body=body_of(message), idempotency_key=idempotency_key)
 
 
 def send_many(messages: Sequence[NewMessage], *, idempotency_key: str = "") -> Call[Items]:
     """Send up to 1,000 messages in one request; each is accepted or refused for itself, in order."""
-    return Call(
-        "POST", "/v1/messages", Items, body=body_of(list(messages)), idempotency_key=idempotency_key
-    )
+    return Call("POST", "/v1/messages", Items, body=body_of(list(messages)), idempotency_key=idempotency_key)
 
 
 def get(message: str) -> Call[Message]:

@@ -89,7 +89,11 @@ def test_a_full_message_is_what_the_api_reads() -> None:
     assert isinstance(call.body, bytes)
     read = msgspec.json.decode(call.body, type=MessageBody)
     assert (read.send_at, read.stream, read.expires_in_s) == (moment, "marketing", 3600)
-    assert (read.attachments[0].content, read.headers, read.variables) == (b"\x00\xff", {"X-Order": "7"}, {"x": [1, 2]})
+    assert (read.attachments[0].content, read.headers, read.variables) == (
+        b"\x00\xff",
+        {"X-Order": "7"},
+        {"x": [1, 2]},
+    )
     assert isinstance(read.to, list)
     assert len(read.to) == 2
 

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.client.call import Call
-from gateway.client.errors import Garbled, Invalid, NotFound, RateLimited, ServerFault, Unavailable, Unreachable
+from gateway.client.errors import (
+    Garbled,
+    Invalid,
+    NotFound,
+    RateLimited,
+    ServerFault,
+    Unavailable,
+    Unreachable,
+)
 from gateway.client.exchange import (
     ALWAYS,
     NEVER,
@@ -85,7 +93,8 @@ def test_a_good_answer_is_read_and_unknown_fields_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", [lost(), refused(503, "unavailable"), refused(429, "rate_limited"), Answer(502, {}, b"<html>", NOW)]
+    "first",
+    [lost(), refused(503, "unavailable"), refused(429, "rate_limited"), Answer(502, {}, b"<html>", NOW)],
 )
 def test_what_fails_for_a_moment_is_asked_again(first: Outcome) -> None:
     story = tell(POST, [first, good()])

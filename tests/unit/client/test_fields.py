@@ -7,7 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.api import broadcasts, contacts, imports, message_view, messages, senders, status, submission, suppressions, templates
+from gateway.api import (
+    broadcasts,
+    contacts,
+    imports,
+    message_view,
+    messages,
+    senders,
+    status,
+    submission,
+    suppressions,
+    templates,
+)
 from gateway.client import bodies, results
 from gateway.model.why import Reason
 
@@ -45,9 +56,7 @@ BODIES = [
 
 def names(struct: type[Any], *, required: bool = False) -> set[str]:
     """The fields of a Struct as they stand in JSON."""
-    return {
-        field.encode_name for field in msgspec.structs.fields(struct) if field.required or not required
-    }
+    return {field.encode_name for field in msgspec.structs.fields(struct) if field.required or not required}
 
 
 @pytest.mark.parametrize(("client", "api"), ANSWERS)
