@@ -20,6 +20,7 @@ class Cli:
         self._capsys = capsys
 
     async def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()  # what the test itself has caused to be printed
         code = await asyncio.to_thread(main, arguments)
         said = self._capsys.readouterr()
         return code, said.out, said.err
