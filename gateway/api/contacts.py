@@ -1,12 +1,12 @@
-"""`/v1/contacts` and `/v1/lists`: people and the lists they are on."""
+"""`/v1/contacts`: people. The lists that they are on: `api/lists`."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.endpoint import Call, Routes
 from gateway.api.page import Page, page
@@ -14,13 +14,17 @@ from gateway.errors import Invalid
 from gateway.model.address import Address, AddressError, parse
 from gateway.model.ids import Prefix, decode, encode
 from gateway.store import contacts
-from gateway.store.contacts import Contact, ContactList, NewContact
+from gateway.store.contacts import Change, Contact, Filters, NewContact
 
 routes = Routes("contacts")
 
 Name = Annotated[str, Meta(max_length=2_000)]
+Phone = Annotated[str, Meta(max_length=50)]
 Tag = Annotated[str, Meta(min_length=1, max_length=100)]
+Tags = Annotated[list[Tag], Meta(max_length=100)]
 FieldName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_]{0,62}$")]
+Fields = Annotated[dict[FieldName, Any], Meta(max_length=200)]
+_SEARCH_LIMIT: Final = 200
 
 
 class ContactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,9 +33,20 @@ class ContactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     email: Annotated[str, Meta(max_length=320)]
     first_name: Name = ""
     last_name: Name = ""
-    phone: Annotated[str, Meta(max_length=50)] = ""
-    tags: Annotated[list[Tag], Meta(max_length=100)] = []
-    fields: Annotated[dict[FieldName, Any], Meta(max_length=200)] = {}
+    phone: Phone = ""
+    tags: Tags = []
+    fields: Fields = {}
+
+
+class ContactChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed of a contact; what is left out stays. Of `fields` those that are given; one that is null goes (RFC 7396)."""
+
+    email: Annotated[str, Meta(max_length=320)] | UnsetType = UNSET
+    first_name: Name | UnsetType = UNSET
+    last_name: Name | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    fields: Fields = {}
 
 
 class ContactView(msgspec.Struct, frozen=True):
@@ -49,27 +64,6 @@ class ContactView(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class NewList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A list to make."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class ListView(msgspec.Struct, frozen=True):
-    """A list and the number of its members."""
-
-    id: str
-    name: str
-    members: int
-    created_at: datetime
-
-
-class NewMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A contact to put on a list."""
-
-    contact: str
-
-
 @routes.add(
     "POST", "/v1/contacts", body=ContactBody, answer=ContactView, status=201, scopes={"contacts"}, campaigns=True
 )  # fmt: skip
@@ -84,28 +78,57 @@ async def create_contact(call: Call, data: ContactBody) -> ContactView:
             data.fields,
         ),
     )  # fmt: skip
-    return _contact(made)
+    return show_contact(made)
 
 
 @routes.add(
     "GET", "/v1/contacts", answer=Page[ContactView], scopes={"read", "contacts"}, campaigns=True,
-    query={"email": "only the contact with this address"},
+    query={
+        "email": "only the contact with this address",
+        "search": "with this in address, name or phone, in any case of letters",
+        "tag": "with this tag",
+        "list": "on this list",
+    },
 )  # fmt: skip
 async def list_contacts(call: Call) -> Page[ContactView]:
-    """List the contacts."""
-    limit = call.limit()
+    """List the contacts. With filters a page looks at 5,000 at most: it may hold few, or none, while `has_more`."""
+    limit, after = call.limit(), call.after(Prefix.CONTACT)
+    filters = _filters(call)
     email = call.query("email")
-    email = None if email is None else _address(email, "").wire
-    rows = await contacts.list_contacts(
-        call.connection, call.site_id, call.after(Prefix.CONTACT), limit + 1, email
-    )
-    return page(rows, limit, _contact, lambda contact: encode(Prefix.CONTACT, contact.id))
+    if filters == Filters():
+        email = None if email is None else _address(email, "").wire
+        rows = await contacts.list_contacts(call.connection, call.site_id, after, limit + 1, email)
+        return page(rows, limit, show_contact, lambda contact: encode(Prefix.CONTACT, contact.id))
+    if email is not None:
+        raise Invalid([("", "email: not together with search, tag or list")])
+    found = await contacts.find_contacts(call.connection, call.site_id, filters, after, limit)
+    following = encode(Prefix.CONTACT, found.until) if found.more else None
+    return Page([show_contact(one) for one in found.contacts], has_more=found.more, next=following)
 
 
 @routes.add("GET", "/v1/contacts/{id}", answer=ContactView, scopes={"read", "contacts"}, campaigns=True)
 async def get_contact(call: Call) -> ContactView:
     """Show a contact."""
-    return _contact(await contacts.get_contact(call.connection, call.id(Prefix.CONTACT)))
+    return show_contact(await contacts.get_contact(call.connection, call.id(Prefix.CONTACT)))
+
+
+@routes.add(
+    "PATCH", "/v1/contacts/{id}", body=ContactChange, answer=ContactView, scopes={"contacts"}, campaigns=True
+)  # fmt: skip
+async def change_contact(call: Call, data: ContactChange) -> ContactView:
+    """Change a contact; what was sent to it stays in the books, under the address of then."""
+    contact_id = call.id(Prefix.CONTACT)
+    address = None if data.email is UNSET else _address(data.email, "/email")
+    change = Change(
+        email=address and address.wire,
+        domain=address and address.domain,
+        first_name=None if data.first_name is UNSET else data.first_name,
+        last_name=None if data.last_name is UNSET else data.last_name,
+        phone=None if data.phone is UNSET else data.phone,
+        tags=None if data.tags is UNSET else tuple(dict.fromkeys(data.tags)),
+        fields=data.fields,
+    )
+    return show_contact(await contacts.change_contact(call.connection, contact_id, change))
 
 
 @routes.add("DELETE", "/v1/contacts/{id}", answer=None, status=204, scopes={"contacts"}, campaigns=True)
@@ -114,59 +137,8 @@ async def delete_contact(call: Call) -> None:
     await contacts.delete_contact(call.connection, call.id(Prefix.CONTACT))
 
 
-@routes.add(
-    "POST", "/v1/lists", body=NewList, answer=ListView, status=201, scopes={"contacts"}, campaigns=True
-)  # fmt: skip
-async def create_list(call: Call, data: NewList) -> ListView:
-    """Make a list."""
-    return _list(await contacts.create_list(call.connection, call.site_id, data.name))
-
-
-@routes.add("GET", "/v1/lists", answer=Page[ListView], scopes={"read", "contacts"}, campaigns=True)
-async def list_lists(call: Call) -> Page[ListView]:
-    """List the lists."""
-    limit = call.limit()
-    rows = await contacts.list_lists(call.connection, call.site_id, call.after(Prefix.LIST), limit + 1)
-    return page(rows, limit, _list, lambda one: encode(Prefix.LIST, one.id))
-
-
-@routes.add("GET", "/v1/lists/{id}", answer=ListView, scopes={"read", "contacts"}, campaigns=True)
-async def get_list(call: Call) -> ListView:
-    """Show a list."""
-    return _list(await contacts.get_list(call.connection, call.id(Prefix.LIST)))
-
-
-@routes.add("DELETE", "/v1/lists/{id}", answer=None, status=204, scopes={"contacts"}, campaigns=True)
-async def delete_list(call: Call) -> None:
-    """Remove a list that no broadcast uses; its contacts stay."""
-    await contacts.delete_list(call.connection, call.id(Prefix.LIST))
-
-
-@routes.add(
-    "POST", "/v1/lists/{id}/members", body=NewMember, answer=None, status=204, scopes={"contacts"}, campaigns=True
-)  # fmt: skip
-async def add_member(call: Call, data: NewMember) -> None:
-    """Put a contact on a list."""
-    contact_id = decode(Prefix.CONTACT, data.contact, "/contact")
-    await contacts.add_member(call.connection, call.id(Prefix.LIST), contact_id)
-
-
-@routes.add(
-    "DELETE", "/v1/lists/{id}/members/{contact}", answer=None, status=204, scopes={"contacts"}, campaigns=True
-)  # fmt: skip
-async def remove_member(call: Call) -> None:
-    """Take a contact off a list."""
-    await contacts.remove_member(call.connection, call.id(Prefix.LIST), call.id(Prefix.CONTACT, "contact"))
-
-
-def _address(text: str, pointer: str) -> Address:
-    try:
-        return parse(text)
-    except AddressError as error:
-        raise Invalid([(pointer, f"email: {error}")]) from error
-
-
-def _contact(contact: Contact) -> ContactView:
+def show_contact(contact: Contact) -> ContactView:
+    """Show a contact."""
     return ContactView(
         id=encode(Prefix.CONTACT, contact.id),
         email=contact.email,
@@ -181,5 +153,15 @@ def _contact(contact: Contact) -> ContactView:
     )
 
 
-def _list(one: ContactList) -> ListView:
-    return ListView(encode(Prefix.LIST, one.id), one.name, one.members, one.created_at)
+def _filters(call: Call) -> Filters:
+    search, tag, on = (call.query(name) or None for name in ("search", "tag", "list"))
+    if search is not None and len(search) > _SEARCH_LIMIT:
+        raise Invalid([("", f"search: {len(search)} characters; at most {_SEARCH_LIMIT}")])
+    return Filters(search, tag, None if on is None else decode(Prefix.LIST, on))
+
+
+def _address(text: str, pointer: str) -> Address:
+    try:
+        return parse(text)
+    except AddressError as error:
+        raise Invalid([(pointer, f"email: {error}")]) from error

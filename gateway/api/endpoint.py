@@ -65,6 +65,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     own_transaction: bool
     query: Mapping[str, str]
     media_type: str
+    consumes: str
     keep: Callable[[Any], Any] | None
     then: Callable[[Call, Any], Awaitable[None]] | None
 
@@ -124,8 +125,15 @@ class Call:
             raise NotFound(f"no such id; it would begin with {prefix}_") from None
 
     def query(self, name: str) -> str | None:
-        """Return a parameter of the query, or None."""
-        return self.request.query_params.get(name)
+        """Return a parameter of the query, or None.
+
+        Raises:
+            Invalid: it has a NUL, for which Postgres has no place.
+        """
+        text = self.request.query_params.get(name)
+        if text is not None and "\0" in text:
+            raise Invalid([("", f"{name}: a NUL character (U+0000)")])
+        return text
 
     def limit(self) -> int:
         """Return the page's size.
@@ -174,6 +182,7 @@ class Routes:
         own_transaction: bool = False,
         query: Mapping[str, str] | None = None,
         media_type: str = "application/json",
+        consumes: str = "",
         keep: Callable[[Any], Any] | None = None,
         then: Callable[[Call, Any], Awaitable[None]] | None = None,
     ) -> Callable[[_Handler], _Handler]:
@@ -191,6 +200,7 @@ class Routes:
             own_transaction: see `Endpoint`.
             query: parameters of the query beside `limit` and `after`, each with what it means.
             media_type: of the answer.
+            consumes: content type of a body that is not JSON; the handler finds it in `call.body`.
             keep: see `Endpoint`.
             then: runs after the commit, with the answer.
         """
@@ -212,6 +222,7 @@ class Routes:
                     own_transaction=own_transaction,
                     query=query or {},
                     media_type=media_type,
+                    consumes=consumes,
                     keep=keep,
                     then=then,
                 )

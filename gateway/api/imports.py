@@ -22,7 +22,7 @@ from gateway.api.serving import Reply, idempotency_key
 from gateway.campaigns.imports import csv_template, run_import
 from gateway.errors import Invalid, NotFound
 from gateway.model.ids import Prefix, decode, encode
-from gateway.store import contacts, idempotency
+from gateway.store import contacts, idempotency, lists
 from gateway.store.contacts import Import, RowError
 from gateway.store.pool import Connection
 from gateway.store.tenancy import as_site
@@ -134,12 +134,12 @@ async def _list(connection: Connection, site_id: int, wanted: str) -> int | None
         return None
     if wanted.startswith(f"{Prefix.LIST}_"):
         try:
-            return (await contacts.get_list(connection, decode(Prefix.LIST, wanted, "/list"))).id
+            return (await lists.get_list(connection, decode(Prefix.LIST, wanted, "/list"))).id
         except NotFound:
             raise Invalid([("/list", "there is no such list")]) from None
     if len(wanted) > _NAME_LIMIT or not wanted.isprintable():
         raise Invalid([("/list", f"expected a list's id, or a name of at most {_NAME_LIMIT} characters")])
-    return (await contacts.find_or_create_list(connection, site_id, wanted)).id
+    return (await lists.find_or_create_list(connection, site_id, wanted)).id
 
 
 async def _receive(call: Call, file: IO[bytes]) -> _Upload:

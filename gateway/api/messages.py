@@ -87,13 +87,14 @@ async def submit(call: Call) -> Reply:
             taken, refused = await _check_batch(call, body, now)
         else:
             taken, refused = [(0, await _prepare(call, decode(body, _ONE), now))], {}
+        await count(call, [one for _, one in taken])
     except Problem:
         if once is not None and (stored := await _stored(call, once)) is not None:
-            return _reply(stored)
+            return accepted_reply(stored)
         raise
 
     def answer(numbers: Sequence[int]) -> bytes:
-        shown = [_accepted(number, one, now) for number, (_, one) in zip(numbers, taken, strict=True)]
+        shown = [accepted_message(number, one, now) for number, (_, one) in zip(numbers, taken, strict=True)]
         if not is_batch:
             return _ENCODER.encode(shown[0])
         whole = refused | {
@@ -104,7 +105,7 @@ async def submit(call: Call) -> Reply:
     if not taken:  # nothing to store, so nothing to repeat either
         return Reply(answer([]))
     accepted = await call.services.intake.submit(call.site_id, [one for _, one in taken], now, answer, once)
-    return _reply(accepted)
+    return accepted_reply(accepted)
 
 
 async def _check_batch(
@@ -128,6 +129,15 @@ async def _check_batch(
             raise Invalid([("", f"more than {REQUEST_RECIPIENTS_LIMIT} recipients in one request")])
         taken.append((place, one))
     return taken, refused
+
+
+async def count(call: Call, submissions: Sequence[Submission]) -> None:
+    """Count what is about to be accepted against the site's backlog.
+
+    Raises:
+        RateLimited: too much of it waits already.
+    """
+    await call.services.backlogs.add(call.site_id, submissions, call.services.config.api.backlog_limit)
 
 
 async def _prepare(call: Call, item: MessageBody, now: datetime) -> Submission:
@@ -157,7 +167,8 @@ async def _stored(call: Call, once: Once) -> Accepted | None:
     return None if found is None else Accepted(found.status, found.answer, found.suppressed, replayed=True)
 
 
-def _accepted(number: int, one: Submission, now: datetime) -> AcceptedMessage:
+def accepted_message(number: int, one: Submission, now: datetime) -> AcceptedMessage:
+    """Show a message that was accepted, as if nobody were suppressed."""
     deliveries = one.deliveries
     ids = delivery_ids(number, len(deliveries.recipients))
     state = "deferred" if deliveries.due_at > now else "queued"
@@ -167,7 +178,7 @@ def _accepted(number: int, one: Submission, now: datetime) -> AcceptedMessage:
     )
 
 
-def _reply(accepted: Accepted) -> Reply:
+def accepted_reply(accepted: Accepted) -> Reply:
     """Make the answer, now or when it is asked for again: the suppressed are put right, which few answers need."""
     if not accepted.suppressed:
         return Reply(accepted.answer)

@@ -22,6 +22,19 @@ routes = Routes("openapi")
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
+_SENDING: Final = frozenset(
+    {
+        "POST /v1/messages",
+        "POST /v1/broadcasts",
+        "PATCH /v1/broadcasts/{id}",
+        "POST /v1/broadcasts/{id}/actions/send",
+        "POST /v1/broadcasts/{id}/actions/schedule",
+        "POST /v1/broadcasts/{id}/actions/test",
+        "POST /v1/templates/{id}/actions/test",
+    }
+)
+"""Routes that need a verified domain."""
+_STATEFUL: Final = re.compile(r"/v1/(broadcasts|messages|lanes|sites)/\{id\}(/|$)")
 _document: bytes = b"{}"
 
 
@@ -79,6 +92,11 @@ def _operation(endpoint: Endpoint, by_type: Mapping[Any, Any]) -> dict[str, Any]
             "required": True,
             "content": {"application/json": {"schema": _schema(endpoint.body, by_type)}},
         }
+    elif endpoint.consumes:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {endpoint.consumes: {"schema": {"type": "string"}}},
+        }
     elif endpoint.path == "/v1/imports" and endpoint.method == "POST":
         form = {"type": "object", "required": ["file"], "properties": {
             "file": {"type": "string", "contentMediaType": "text/csv"}, "list": {"type": "string"},
@@ -125,30 +143,34 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return found
 
 
+def _moves(endpoint: Endpoint) -> bool:
+    """Whether a route changes the state of something, which its state may not allow."""
+    acts = "/actions/" in endpoint.path and not endpoint.path.endswith(("/estimate", "/test"))
+    changes = acts or endpoint.method in ("PATCH", "DELETE")
+    return changes and _STATEFUL.match(endpoint.path) is not None
+
+
 def _problems(endpoint: Endpoint) -> dict[str, Any]:
     """What can go wrong, by status: the types that stand for it."""
     types = {"unavailable"} if endpoint.path not in ("/healthz", "/metrics", "/openapi.json") else set[str]()
     if endpoint.access is not Access.PUBLIC:
-        types |= {"unauthorized", "forbidden", "invalid"}
+        types |= {"unauthorized", "forbidden", "invalid", "rate_limited"}
     if "{" in endpoint.path:
         types.add("not_found")
     if endpoint.campaigns:
         types.add("campaigns_disabled")
     if endpoint.method == "POST":
         types.add("idempotency_mismatch")
-    if endpoint.method in ("POST", "PUT", "DELETE"):
+    if endpoint.method in ("POST", "PUT", "PATCH", "DELETE"):
         types.add("conflict")
-    if "/broadcasts/{id}/actions/" in endpoint.path or "/messages/{id}/actions/" in endpoint.path:
+    if _moves(endpoint):
         types.add("invalid_transition")
-    if (
-        endpoint.path in ("/v1/messages", "/v1/broadcasts", "/v1/broadcasts/{id}/actions/send")
-        and endpoint.method == "POST"
-    ):
+    if f"{endpoint.method} {endpoint.path}" in _SENDING:
         types.add("domain_unverified")
     by_status: dict[str, list[str]] = {}
     for type_ in sorted(types):
         by_status.setdefault(str(TYPES[type_].status), []).append(type_)
-    if endpoint.body is not None or endpoint.path == "/v1/imports":
+    if endpoint.body is not None or endpoint.consumes or endpoint.path == "/v1/imports":
         by_status.setdefault("400", []).append("invalid")
         by_status.setdefault("413", []).append("invalid")
     schema = {"$ref": _REFERENCE.format(name="ProblemBody")}

@@ -21,6 +21,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from gateway.api import (
+    broadcast_progress,
     broadcasts,
     contacts,
     domains,
@@ -28,12 +29,15 @@ from gateway.api import (
     health,
     imports,
     keys,
+    lanes,
+    lists,
     messages,
     openapi,
     returns,
     sites,
     status,
     suppressions,
+    template_actions,
     templates,
 )
 from gateway.api.endpoint import Endpoint
@@ -46,7 +50,8 @@ from gateway.throttle.retune import Follow, never
 from gateway.throttle.shaping import Shaping
 
 RESOURCES: Final = (
-    health, openapi, sites, keys, domains, contacts, imports, templates, messages, status, broadcasts, suppressions, returns,
+    health, openapi, sites, keys, domains, contacts, lists, imports, templates, template_actions, messages, status, broadcasts,
+    broadcast_progress, suppressions, lanes, returns,
 )  # fmt: skip
 _GRACE_S: Final = 10
 _BACKLOG: Final = 2_048
@@ -112,6 +117,7 @@ async def serve_api(
                 await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stopping.cancel()
+                services.stopping.set()
                 server.should_exit = True
                 await serving
 

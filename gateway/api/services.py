@@ -5,6 +5,7 @@ Owns opening and closing. Must not know a resource or a route.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from gateway.api.rates import Rates
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
 from gateway.mta.keys import load_or_create_master_key
@@ -19,6 +21,7 @@ from gateway.store.intake import Intake, Numbers
 from gateway.store.lane_map import LaneMap
 from gateway.store.waker import Waker
 from gateway.submission.auth import Authenticator
+from gateway.submission.backlogs import Backlogs
 from gateway.submission.desk import ROLE, open_desk
 from gateway.submission.senders import Senders
 from gateway.telemetry import Metrics
@@ -41,6 +44,12 @@ class Services(msgspec.Struct):
     metrics: Metrics
     master_key: bytes
     lanes: LaneMap
+    rates: Rates
+    backlogs: Backlogs
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    """Set when the process is to end: who follows something is let go."""
+    followers: int = 0
+    """How many clients follow a broadcast."""
 
     def retune(self, config: Config, shaping: Shaping) -> None:
         """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""
@@ -78,4 +87,6 @@ async def open_services(
             metrics=metrics or Metrics(CollectorRegistry()),
             master_key=master_key,
             lanes=desk.lanes,
+            rates=Rates(clock),
+            backlogs=desk.backlogs,
         )

@@ -1,24 +1,26 @@
 """One request from its first byte to its answer, alike for every route.
 
-Owns the order: who asks → may they → how much is it → what does it say → in a transaction of the site: was it answered before,
-the handler, store the answer → commit → tell. Must not know a resource.
+Owns the order: who asks → may they → how often have they → how much is it → what does it say → in a transaction of the site: was it
+answered before, the handler, store the answer → commit → tell. Must not know a resource.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import msgspec
 from litestar import Request
 from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
 
 from gateway.api import errors
 from gateway.api.decode import decode
 from gateway.api.endpoint import Access, Call, Endpoint
-from gateway.api.errors import PROBLEM_JSON, TooLarge
+from gateway.api.errors import PROBLEM_JSON, Malformed, TooLarge
 from gateway.api.services import Services
 from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid, Unauthorized
 from gateway.store import idempotency
@@ -31,6 +33,8 @@ AnyRequest = Request[Any, Any, Any]
 _ENCODER: Final = msgspec.json.Encoder()
 _KEY_LIMIT: Final = 255
 
+_Body = bytes | AsyncIterator[bytes]
+
 
 class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request that has nothing to say."""
@@ -41,6 +45,13 @@ class Reply(msgspec.Struct, frozen=True):
 
     body: bytes
     status: int | None = None
+    headers: Mapping[str, str] = {}
+
+
+class Streamed(msgspec.Struct, frozen=True):
+    """What a handler with `own_transaction` may give: a body that is made while it is sent. It holds no transaction meanwhile."""
+
+    chunks: AsyncIterator[bytes]
     headers: Mapping[str, str] = {}
 
 
@@ -70,7 +81,7 @@ class Handler:
             answer = errors.answer(error, request_id)
             response = self._respond(answer.status, answer.body, request_id, PROBLEM_JSON)
             if answer.retry_after_s is not None:
-                response.headers["retry-after"] = str(max(1, round(answer.retry_after_s)))
+                response.headers["retry-after"] = str(max(1, math.ceil(answer.retry_after_s)))
             if answer.status == 401:
                 response.headers["www-authenticate"] = "Bearer"
         except Exception:
@@ -79,12 +90,14 @@ class Handler:
         self._note(response.status_code, clock.monotonic() - began, request_id)
         return response
 
-    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, bytes, Mapping[str, str]]:
+    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, _Body, Mapping[str, str]]:
         endpoint = self._endpoint
-        holder = None
-        if endpoint.access is not Access.PUBLIC:
-            holder = await self._services.auth.holder(_token(request.headers.get("authorization")))
-            _allow(endpoint, holder)
+        holder = await authorize(self._services, endpoint, request)
+        if holder is not None:
+            api = self._services.config.api
+            self._services.rates.take(holder.key_id, api.requests_per_s, api.requests_burst)
+        if endpoint.consumes:
+            _check_content_type(request, endpoint.consumes)
         call = Call(self._services, endpoint, request, holder, request_id)
         if endpoint.own_transaction:
             return self._encode(await endpoint.handler(call))
@@ -93,7 +106,7 @@ class Handler:
             call.body = await read_body(request, self._services.config.api.body_limit_bytes)
         if self._decoder is not None:
             data = (decode(call.body, self._decoder),)
-        elif call.body:
+        elif call.body and not endpoint.consumes:
             decode(call.body, _EMPTY)
         key = idempotency_key(request) if endpoint.method == "POST" else None
         site_id = holder.site_id if holder else None
@@ -109,28 +122,30 @@ class Handler:
             result = await endpoint.handler(call, *data)
             status, body, headers = self._encode(result)
             if key is not None:
+                assert isinstance(body, bytes), "what is streamed has own_transaction"
                 kept = body if endpoint.keep is None else _ENCODER.encode(endpoint.keep(result))
                 await idempotency.store(connection, site_id or 0, key, status, kept)
         if endpoint.then is not None:
             await endpoint.then(call, result)
         return status, body, headers
 
-    def _encode(self, result: object) -> tuple[int, bytes, Mapping[str, str]]:
+    def _encode(self, result: object) -> tuple[int, _Body, Mapping[str, str]]:
+        if isinstance(result, Streamed):
+            return self._endpoint.status, result.chunks, result.headers
         if isinstance(result, Reply):
             return result.status or self._endpoint.status, result.body, result.headers
         return self._endpoint.status, b"" if result is None else _ENCODER.encode(result), {}
 
     @staticmethod
     def _respond(
-        status: int, body: bytes, request_id: str, media_type: str, headers: Mapping[str, str] | None = None
+        status: int, body: _Body, request_id: str, media_type: str, headers: Mapping[str, str] | None = None
     ) -> ASGIResponse:
-        return ASGIResponse(
-            body=body,
-            status_code=status,
-            media_type=media_type,
-            headers={"x-request-id": request_id, "cache-control": "no-store", **(headers or {})},
-            is_head_response=False,
-        )
+        sent = {"x-request-id": request_id, "cache-control": "no-store", **(headers or {})}
+        if not isinstance(body, bytes):
+            return ASGIStreamingResponse(
+                iterator=body, status_code=status, media_type=media_type, headers=sent
+            )
+        return ASGIResponse(body=body, status_code=status, media_type=media_type, headers=sent)
 
     def _note(self, status: int, duration_s: float, request_id: str) -> None:
         bound = self._durations.get(status)
@@ -147,6 +162,22 @@ class Handler:
             duration_s=duration_s,
             request_id=request_id,
         )
+
+
+async def authorize(services: Services, endpoint: Endpoint, request: AnyRequest) -> Holder | None:
+    """Return whom the request's key speaks for, who may use the route; None where a route needs no key.
+
+    Raises:
+        Unauthorized: no key, or one that is unknown or revoked.
+        Forbidden: the key does not open this route, or its site is suspended.
+        CampaignsDisabled: the route is for campaigns, and the site has none.
+        StoreUnavailable: Postgres does not answer.
+    """
+    if endpoint.access is Access.PUBLIC:
+        return None
+    holder = await services.auth.holder(_token(request.headers.get("authorization")))
+    _allow(endpoint, holder)
+    return holder
 
 
 async def read_body(request: AnyRequest, limit_bytes: int) -> bytes:
@@ -185,6 +216,12 @@ def digest(request: AnyRequest, body: bytes) -> bytes:
     hashed = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
     hashed.update(body)
     return hashed.digest()
+
+
+def _check_content_type(request: AnyRequest, wanted: str) -> None:
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != wanted:
+        raise Malformed([("", f"expected the content type {wanted}")])
 
 
 def _token(authorization: str | None) -> str:

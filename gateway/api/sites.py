@@ -11,10 +11,11 @@ from msgspec import Meta
 
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.page import Page, page
-from gateway.errors import Invalid
+from gateway.errors import Invalid, InvalidTransition, StoreUnavailable
 from gateway.model.ids import Prefix, encode
 from gateway.store import sites
 from gateway.store.sites import Site
+from gateway.store.tenancy import OPERATOR, as_site
 
 routes = Routes("sites")
 
@@ -30,8 +31,21 @@ class NewSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it may use contacts, lists, imports and broadcasts."""
 
 
+class HoldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why nothing is to be sent."""
+
+    why: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class HoldView(msgspec.Struct, frozen=True):
+    """Why nothing is sent, and since when."""
+
+    why: str
+    since: datetime | None
+
+
 class SiteView(msgspec.Struct, frozen=True):
-    """A site."""
+    """A site. `hold`: all its sending is stopped; what it submits is accepted and waits."""
 
     id: str
     name: str
@@ -39,6 +53,7 @@ class SiteView(msgspec.Struct, frozen=True):
     status: str
     campaigns: bool
     created_at: datetime
+    hold: HoldView | None
 
 
 @routes.add("POST", "/v1/sites", body=NewSite, answer=SiteView, status=201, access=Access.OPERATOR)
@@ -66,7 +81,46 @@ async def get_site(call: Call) -> SiteView:
     return _view(await sites.get_site(call.connection, call.id(Prefix.SITE)))
 
 
+@routes.add(
+    "POST", "/v1/sites/{id}/actions/hold", body=HoldBody, answer=SiteView, access=Access.OPERATOR
+)  # fmt: skip
+async def hold_site(call: Call, data: HoldBody) -> SiteView:
+    """Stop all sending of a site, within a second on the wire; what is just being sent is finished."""
+    site_id = call.id(Prefix.SITE)
+    if not await sites.hold_site(call.connection, site_id, data.why):
+        await sites.get_site(call.connection, site_id)
+        raise InvalidTransition("held", "held", ["sending"])
+    return _view(await sites.get_site(call.connection, site_id))
+
+
+async def _wake(call: Call, _: SiteView) -> None:
+    try:
+        async with as_site(call.services.pool, OPERATOR) as connection:
+            await sites.wake_site(connection, call.id(Prefix.SITE))
+    except StoreUnavailable:
+        pass  # it is released; the sweep will find what sleeps
+
+
+@routes.add(
+    "POST", "/v1/sites/{id}/actions/release", answer=SiteView, access=Access.OPERATOR, then=_wake
+)  # fmt: skip
+async def release_site(call: Call) -> SiteView:
+    """Let a site send again."""
+    site_id = call.id(Prefix.SITE)
+    if not await sites.release_site(call.connection, site_id):
+        await sites.get_site(call.connection, site_id)
+        raise InvalidTransition("sending", "sending", ["held"])
+    return _view(await sites.get_site(call.connection, site_id))
+
+
 def _view(site: Site) -> SiteView:
+    hold = None if site.held_why is None else HoldView(site.held_why, site.held_at)
     return SiteView(
-        encode(Prefix.SITE, site.id), site.name, site.time_zone, site.status, site.campaigns, site.created_at
+        encode(Prefix.SITE, site.id),
+        site.name,
+        site.time_zone,
+        site.status,
+        site.campaigns,
+        site.created_at,
+        hold,
     )

@@ -1,24 +1,45 @@
-"""`/v1/suppressions`: who must not be written to, by hand; bounces and complaints add theirs by themselves."""
+"""`/v1/suppressions`: who must not be written to, by hand or by file; bounces and complaints add theirs by themselves."""
 
 from __future__ import annotations
 
+import asyncio
+import io
+import itertools
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from gateway.api.endpoint import Call, Routes
+from gateway.api.imports import RowErrorView
 from gateway.api.page import Page, page
+from gateway.api.serving import Reply, Streamed, digest, idempotency_key, read_body
+from gateway.campaigns.csv_rows import Refused
+from gateway.campaigns.imports import read_lines
+from gateway.campaigns.suppression_rows import (
+    COLUMNS,
+    EVIDENCE_LIMIT,
+    REASON_LIMIT,
+    SCOPES,
+    SuppressionRow,
+    read_suppressions,
+    write_rows,
+)
 from gateway.errors import Invalid, NotFound
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
-from gateway.store import suppressions
-from gateway.store.suppressions import Suppression
+from gateway.store import idempotency, suppressions
+from gateway.store.suppressions import Filters, Suppression
+from gateway.store.tenancy import as_site
 
 routes = Routes("suppressions")
 
 Scope = Literal["all", "marketing"]
+BATCH: Final = 1_000
+_ERRORS_SHOWN: Final = 100
+_ATTACHED: Final = {"content-disposition": 'attachment; filename="suppressions.csv"'}
 
 
 class NewSuppression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,8 +47,8 @@ class NewSuppression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     email: Annotated[str, Meta(max_length=320)]
     scope: Scope = "all"
-    reason: Annotated[str, Meta(min_length=1, max_length=100)] = "manual"
-    evidence: Annotated[str, Meta(max_length=1_000)] = ""
+    reason: Annotated[str, Meta(min_length=1, max_length=REASON_LIMIT)] = "manual"
+    evidence: Annotated[str, Meta(max_length=EVIDENCE_LIMIT)] = ""
 
 
 class SuppressionView(msgspec.Struct, frozen=True):
@@ -41,14 +62,31 @@ class SuppressionView(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-@routes.add("GET", "/v1/suppressions", answer=Page[SuppressionView], scopes={"read"})
+class SuppressionImport(msgspec.Struct, frozen=True):
+    """What became of a file: its `rows` were added, known already, or refused; `errors` says why, of the first 100."""
+
+    rows: int
+    added: int
+    known: int
+    refused: int
+    errors: list[RowErrorView]
+
+
+@routes.add(
+    "GET", "/v1/suppressions", answer=Page[SuppressionView], scopes={"read"},
+    query={
+        "scope": "`all` or `marketing`",
+        "reason": "only those for this reason, such as `hard_bounce`",
+        "email": "only those of this address",
+    },
+)  # fmt: skip
 async def list_suppressions(call: Call) -> Page[SuppressionView]:
     """List the suppressions, by address."""
     limit = call.limit()
     email, _, scope = (call.query("after") or "").rpartition(":")
-    if "\0" in email or "\0" in scope:
-        raise Invalid([("", "after: expected the `next` of a page")])
-    rows = await suppressions.list_suppressions(call.connection, call.site_id, (email, scope), limit + 1)
+    rows = await suppressions.list_suppressions(
+        call.connection, call.site_id, (email, scope), limit + 1, _filters(call)
+    )
     return page(rows, limit, _view, lambda row: f"{row.email}:{row.scope}")
 
 
@@ -69,19 +107,125 @@ async def add_suppression(call: Call, data: NewSuppression) -> SuppressionView:
 
 
 @routes.add(
+    "POST", "/v1/suppressions/import", answer=SuppressionImport, scopes={"contacts"}, consumes="text/csv", own_transaction=True
+)  # fmt: skip
+async def import_suppressions(call: Call) -> Reply:
+    """Suppress addresses from CSV: columns `email`, and if wanted `scope` (all), `reason` (import) and `evidence`.
+
+    Batch by batch, each in the order of its addresses and in a transaction of its own: a bounce that suppresses the same address does not
+    wait for the whole file, nor deadlock with it. Doing it again adds nothing, so an outage in between is mended by the same call.
+    """
+    pool, site_id = call.services.pool, call.site_id
+    body = await read_body(call.request, call.services.config.api.body_limit_bytes)
+    key, hashed = idempotency_key(call.request), digest(call.request, body)
+    if key is not None:
+        async with as_site(pool, site_id) as connection:
+            if (stored := await idempotency.find(connection, site_id, key, hashed)) is not None:
+                return Reply(stored.answer)
+    answer = msgspec.json.encode(await _load(call, body))
+    if key is not None:
+        async with as_site(pool, site_id) as connection:
+            if (stored := await idempotency.reserve(connection, site_id, key, hashed)) is not None:
+                return Reply(stored.answer)  # the same file came twice at once
+            await idempotency.store(connection, site_id, key, 200, answer)
+    return Reply(answer)
+
+
+@routes.add(
+    "GET", "/v1/suppressions/export.csv", answer=str, scopes={"read"}, own_transaction=True, media_type="text/csv",
+    query={
+        "scope": "`all` or `marketing`",
+        "reason": "only those for this reason, such as `hard_bounce`",
+        "email": "only those of this address",
+    },
+)  # fmt: skip
+async def export_suppressions(call: Call) -> Streamed:
+    """Give the suppressions as CSV, by address; what a spreadsheet would take for a formula has an apostrophe before it."""
+    filters = _filters(call)
+    return Streamed(_export(call, filters, await _read(call, ("", ""), filters)), headers=_ATTACHED)
+
+
+@routes.add(
     "DELETE", "/v1/suppressions/{email}", answer=None, status=204, scopes={"contacts"},
     query={"scope": "`all` or `marketing`; without, both"},
 )  # fmt: skip
 async def remove_suppression(call: Call) -> None:
     """Let an address be written to again."""
-    scope = call.query("scope")
-    if scope not in (None, "all", "marketing"):
-        raise Invalid([("", "scope: expected all or marketing")])
+    scope = _scope(call)
     try:
         email = parse(call.request.path_params["email"]).wire
     except AddressError:
         raise NotFound("this address is not suppressed") from None
     await suppressions.remove_suppression(call.connection, call.site_id, email, scope)
+
+
+async def _load(call: Call, body: bytes) -> SuppressionImport:
+    rows = read_suppressions(read_lines(io.BytesIO(body)))
+    read, added, refused = 0, 0, 0
+    errors: list[RowErrorView] = []
+    while batch := await asyncio.to_thread(_next_batch, rows):
+        new: list[suppressions.NewSuppression] = []
+        for row in batch:
+            if isinstance(row, SuppressionRow):
+                new.append(suppressions.NewSuppression(row.email, row.scope, row.reason, row.evidence))
+            elif len(errors) < _ERRORS_SHOWN:
+                errors.append(RowErrorView(row.line, row.column, row.reason, row.value))
+        async with as_site(call.services.pool, call.site_id) as connection:
+            added += await suppressions.add_suppressions(connection, call.site_id, new)
+        read += len(batch)
+        refused += len(batch) - len(new)
+    return SuppressionImport(read, added, read - refused - added, refused, errors)
+
+
+def _next_batch(rows: Iterator[SuppressionRow | Refused]) -> list[SuppressionRow | Refused]:
+    return list(itertools.islice(rows, BATCH))
+
+
+async def _export(call: Call, filters: Filters, first: Sequence[Suppression]) -> AsyncGenerator[bytes]:
+    """The file, page by page; an outage cuts it off, and the client sees that it is not whole."""
+    rows = first
+    yield write_rows([COLUMNS])
+    while rows:
+        yield write_rows([_cells(row) for row in rows])
+        if len(rows) < BATCH:
+            return
+        rows = await _read(call, (rows[-1].email, rows[-1].scope), filters)
+
+
+async def _read(call: Call, after: tuple[str, str], filters: Filters) -> Sequence[Suppression]:
+    """One page in a transaction of its own: a slow client must not keep one open."""
+    timeout_s = call.services.config.database.acquire_timeout_s
+    async with as_site(call.services.pool, call.site_id, timeout_s=timeout_s) as connection:
+        return await suppressions.list_suppressions(connection, call.site_id, after, BATCH, filters)
+
+
+def _scope(call: Call) -> str | None:
+    scope = call.query("scope")
+    if scope is not None and scope not in SCOPES:
+        raise Invalid([("", "scope: expected all or marketing")])
+    return scope
+
+
+def _filters(call: Call) -> Filters:
+    email = call.query("email")
+    if email is not None:
+        try:
+            email = parse(email).wire
+        except AddressError as error:
+            raise Invalid([("", f"email: {error}")]) from error
+    return Filters(_scope(call), call.query("reason"), email)
+
+
+def _cells(row: Suppression) -> tuple[str, ...]:
+    view = _view(row)
+    return (
+        view.email,
+        view.scope,
+        view.reason,
+        view.evidence,
+        view.delivery or "",
+        view.created_at.isoformat(),
+    )
 
 
 def _view(row: Suppression) -> SuppressionView:

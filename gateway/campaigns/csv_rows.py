@@ -56,8 +56,26 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     value: str = ""
 
 
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A row as it stands in the file: the line where it begins, the columns' names, its cells."""
+
+    line: int
+    names: tuple[str, ...]
+    cells: list[str]
+
+
 def read_rows(lines: Iterable[str]) -> Iterator[ContactRow | Refused]:
-    """Read a file given as decoded lines (`errors="surrogateescape"`), with their line ends.
+    """Read contacts from a file given as decoded lines (`errors="surrogateescape"`), with their line ends.
+
+    Raises:
+        Invalid: there is no header, or not a usable one: nothing of the file can be read.
+    """
+    for record in records(lines):
+        yield record if isinstance(record, Refused) else _contact(record)
+
+
+def records(lines: Iterable[str]) -> Iterator[Record | Refused]:
+    """Read the rows of a file with a header, one of whose columns is `email`.
 
     Raises:
         Invalid: there is no header, or not a usable one: nothing of the file can be read.
@@ -80,7 +98,7 @@ def read_rows(lines: Iterable[str]) -> Iterator[ContactRow | Refused]:
             yield Refused(line, "", f"no CSV: {error}")
             continue
         if row:
-            yield _contact(line, names, row)
+            yield Record(line, names, row)
 
 
 def header(row: Sequence[str]) -> tuple[str, ...]:
@@ -102,7 +120,9 @@ def header(row: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _contact(line: int, names: Sequence[str], row: Sequence[str]) -> ContactRow | Refused:
+def values_of(record: Record) -> dict[str, str] | Refused:
+    """Return the cells that say something, by their columns, without the white space around them."""
+    line, names, row = record.line, record.names, record.cells
     if TOO_LONG.strip() in row[0]:
         return Refused(line, "", f"a line of more than {LINE_LIMIT} characters")
     if len(row) > len(names):
@@ -110,9 +130,22 @@ def _contact(line: int, names: Sequence[str], row: Sequence[str]) -> ContactRow 
     values: dict[str, str] = {}
     for name, raw in zip(names, row, strict=False):
         if problem := _problem(raw):
-            return Refused(line, name, problem, _shown(raw))
+            return Refused(line, name, problem, shown(raw))
         if value := raw.strip():
             values[name] = value
+    return values
+
+
+def shown(value: str) -> str:
+    """The beginning of a value, as it can be told and stored."""
+    return _UNREADABLE.sub("\ufffd", value[:_VALUE_SHOWN]).replace("\0", "\ufffd")
+
+
+def _contact(record: Record) -> ContactRow | Refused:
+    values = values_of(record)
+    if isinstance(values, Refused):
+        return values
+    line, names, row = record.line, record.names, record.cells
     try:
         address = parse(values.pop("email", ""))
     except AddressError as error:
@@ -120,7 +153,7 @@ def _contact(line: int, names: Sequence[str], row: Sequence[str]) -> ContactRow 
             line,
             "email",
             str(error),
-            _shown(row[names.index("email")]) if len(row) > names.index("email") else "",
+            shown(row[names.index("email")]) if len(row) > names.index("email") else "",
         )
     tags = tuple(dict.fromkeys(tag for part in values.pop("tags", "").split(";") if (tag := part.strip())))
     if any(len(tag) > _TAG_LIMIT for tag in tags):
@@ -145,7 +178,3 @@ def _problem(value: str) -> str:
     if not value.isascii() and _UNREADABLE.search(value):
         return "not UTF-8"
     return ""
-
-
-def _shown(value: str) -> str:
-    return _UNREADABLE.sub("\ufffd", value[:_VALUE_SHOWN]).replace("\0", "\ufffd")

@@ -1,10 +1,13 @@
-"""Broadcasts from launch to end: makes their deliveries, sees them completed, clears away what was cancelled.
+"""Broadcasts from their time to their end: launched, made into deliveries, seen completed, cleared away where they were cancelled.
 
-Owns expansion and completion. Must not know SMTP, nor who pressed the button (`campaigns/launch`). Any number of schedulers
+Owns start, expansion and completion. Must not know SMTP, nor who pressed the button (`campaigns/launch`). Any number of schedulers
 may run: each chunk is one transaction that locks the broadcast's row, accepts up to 1,000 members and moves the cursor past
 them, so that two of them, or a `kill -9` anywhere, leave nothing twice and nothing out (F1, F36).
 
-Flow, each round: working broadcasts → cancelled ones: end waiting rows → others: one chunk each, in turn, until nothing is
+A start is one transaction too: the state changes, and audience and content are frozen, or none of it. What came due while no scheduler
+ran is started by the next one, once (F40).
+
+Flow, each round: due broadcasts: launched; working ones → cancelled ones: end waiting rows → others: one chunk each, in turn, until nothing is
 left to expand → completed ones: end. A paused or cancelled broadcast stops at its next chunk.
 """
 
@@ -16,6 +19,7 @@ from typing import Final
 
 import asyncpg
 
+from gateway.campaigns import launch
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.errors import StoreUnavailable
@@ -34,6 +38,8 @@ from gateway.throttle.shaping import Shaping
 CHUNK: Final = 1_000
 _ROUND_S: Final = 0.25
 _CANCEL_ROWS: Final = 1_000
+_STARTS: Final = 100
+"""Scheduled broadcasts that one round launches, at most."""
 _OUTAGE_S: Final = 1.0
 _ROLE: Final = "gateway_dispatch"
 
@@ -76,7 +82,7 @@ class Scheduler:
         self._numbers = Numbers(pool, clock)
 
     async def round(self, stop: asyncio.Event | None = None) -> bool:
-        """Give every working broadcast one turn; return whether some still have work that need not wait.
+        """Launch what is due and give every working broadcast one turn; return whether some still have work that need not wait.
 
         Raises:
             StoreUnavailable: Postgres went away; what was committed stands.
@@ -84,9 +90,10 @@ class Scheduler:
         """
         with outages_named("reading broadcasts"):
             async with self._pool.acquire() as connection:
+                due = await broadcasts.due(connection, self._clock.now(), _STARTS)
                 working = await broadcasts.working(connection)
         busy, failed = False, None
-        for broadcast in working:
+        for broadcast in (*due, *working):
             if stop is not None and stop.is_set():
                 return False
             try:
@@ -104,12 +111,28 @@ class Scheduler:
         return busy
 
     async def _turn(self, broadcast: Broadcast) -> bool:
+        if broadcast.state is BroadcastState.SCHEDULED:
+            return await self.start(broadcast.id)
         if broadcast.state is BroadcastState.CANCELLED:
             return await self.clear(broadcast)
         if broadcast.state is not BroadcastState.PAUSED and not broadcast.expanded:
             return await self.expand(broadcast.id)
         await self.complete(broadcast)
         return False
+
+    async def start(self, broadcast_id: int) -> bool:
+        """Launch a scheduled broadcast whose time has come; return whether it was done now, and here.
+
+        Raises:
+            StoreUnavailable: Postgres went away; it is launched whole or not at all.
+        """
+        (message_id,) = await self._numbers.take(1)
+        with outages_named("starting a broadcast"):
+            async with self._pool.acquire() as connection, connection.transaction():
+                if not await broadcasts.lock_due(connection, broadcast_id, self._clock.now()):
+                    return False
+                launched = await launch.start(connection, broadcast_id, message_id)
+        return launched.state is BroadcastState.PREPARING
 
     async def expand(self, broadcast_id: int) -> bool:
         """Accept the next chunk of a broadcast; return whether there may be more.

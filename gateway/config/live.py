@@ -15,6 +15,7 @@ from gateway.config.sections import Config
 from gateway.config.strict_toml import KeyPath, known_keys
 
 _WHOLE_SECTIONS: Final = ("route", "retry", "expiry", "doubt")
+_OF_API: Final = ("requests_per_s", "requests_burst", "backlog_limit")
 _OF_DISPATCH: Final = (
     "connections_per_lane",
     "messages_per_connection",
@@ -34,6 +35,7 @@ _OF_DISPATCH: Final = (
 
 LIVE: Final[frozenset[KeyPath]] = frozenset(
     {(section, key) for section in _WHOLE_SECTIONS for key in known_keys(Config, (section,))}
+    | {("api", key) for key in _OF_API}
     | {("dispatch", key) for key in _OF_DISPATCH}
 )
 """Keys that need no restart."""

@@ -40,12 +40,15 @@ class DatabaseConfig(Section, frozen=True):
 
 
 class ApiConfig(Section, frozen=True):
-    """The control API's listening socket."""
+    """The control API's listening socket, and how much it takes."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     body_limit_bytes: Annotated[int, Meta(ge=1_024, le=1_073_741_824)] = 16_777_216
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z")] = "http://127.0.0.1:8080"
+    requests_per_s: Annotated[float, Meta(ge=0.1, le=1_000_000.0)] = 5_000.0
+    requests_burst: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    backlog_limit: Annotated[int, Meta(ge=1, le=100_000_000)] = 1_000_000
 
 
 class DispatchConfig(Section, frozen=True):

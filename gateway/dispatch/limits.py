@@ -3,7 +3,8 @@
 Owns the look at the lanes and the memory of their MX hosts. Part of role `schedule`; any number of processes may do it. A new lane
 starts with the limits of its domain's name; rules that go by MX hosts or site name hold from when DNS has told them, which is asked
 here once a lane and hour, and never where `[route]` sends the mail. A lane of which that is not known yet is left as it is: after a
-restart it has the right limits already. Where DNS does not tell, the name's limits hold.
+restart it has the right limits already. Where DNS does not tell, the name's limits hold. What an operator gave a
+lane for a time (`store/lanes`) goes before all rules, and ends here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gateway.config import Config, RouteConfig
 from gateway.errors import StoreUnavailable
 from gateway.mta.mx import MxResolver, resolver_of
 from gateway.mta.mx_plan import Hosts
-from gateway.store import queue
+from gateway.store import lanes, queue
 from gateway.store.pool import open_pool, outages_named
 from gateway.telemetry import Event, log
 from gateway.throttle.retune import Follow, never
@@ -124,19 +125,32 @@ class LimitKeeper:
         told, self._told = self._told, []
         given = 0
         try:
-            given += await self._give(told)
+            given += await self._give(told) + await self._heed_operators()
             after = 0 if whole else max(0, self._highest - OVERLAP)
             while True:
                 async with self._pool.acquire() as connection:
-                    lanes = await queue.lane_limits(connection, after, BATCH)
-                if not lanes:
+                    some = await queue.lane_limits(connection, after, BATCH)
+                if not some:
                     return given
-                given += await self._give(lanes)
-                after = lanes[-1].lane_id
+                given += await self._give(some)
+                after = some[-1].lane_id
                 self._highest = max(self._highest, after)
         except BaseException:
             self._told += told
             raise
+
+    async def _heed_operators(self) -> int:
+        """Give lanes what an operator gave them for a time, and those for which it is over the limits of the throttles again."""
+        async with self._pool.acquire() as connection:
+            overrides = await lanes.list_overrides(connection)
+        given = await self._give([one.limits for one in overrides])
+        over = [
+            one.limits.lane_id for one in overrides if one.is_over and self._wanted(one.limits) is not None
+        ]
+        if over:
+            async with self._pool.acquire() as connection:
+                await lanes.forget_overrides(connection, over)
+        return given
 
     async def look_up(self) -> None:
         """Ask DNS for the domains of lanes, one after the other, until cancelled."""
@@ -151,11 +165,16 @@ class LimitKeeper:
             if len(self._known) >= KEPT_DOMAINS:
                 self._known.clear()
             self._known[domain] = (self._clock.monotonic() + kept_s, place)
-            self._told.append(self._asking.pop(domain))
+            asked = self._asking.pop(
+                domain
+            )  # what an operator gave it then may be over now: the database knows
+            self._told.append(
+                msgspec.structs.replace(asked, own_rate_per_s=None, own_burst=None, own_max_connections=None)
+            )
 
-    async def _give(self, lanes: list[queue.LaneLimits]) -> int:
+    async def _give(self, some: list[queue.LaneLimits]) -> int:
         """Give lanes the limits that hold for them now, where those are known and others than they have."""
-        new = [limits for lane in lanes if (limits := self._wanted(lane)) is not None and limits != lane]
+        new = [limits for lane in some if (limits := self._wanted(lane)) is not None and limits != lane]
         if new:
             async with self._pool.acquire() as connection:
                 await queue.set_lane_limits(connection, new)
@@ -166,8 +185,11 @@ class LimitKeeper:
         if place is None:
             return None
         wanted = self._shaping.for_domain(lane.name, site_name=place.site_name, mx_hosts=place.mx_hosts)
-        return queue.LaneLimits(
-            lane.lane_id, lane.name, wanted.rate_per_s, float(wanted.burst), wanted.max_connections
+        return msgspec.structs.replace(
+            lane,
+            rate_per_s=lane.own_rate_per_s or wanted.rate_per_s,
+            burst=lane.own_burst or float(wanted.burst),
+            max_connections=lane.own_max_connections or wanted.max_connections,
         )
 
     def _place_of(self, lane: queue.LaneLimits) -> Place | None:

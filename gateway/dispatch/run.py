@@ -11,7 +11,9 @@ import asyncio
 import gc
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
@@ -47,6 +49,9 @@ from gateway.throttle.shaping import Shaping
 
 _HOST_FILE = "host.key"
 _TRACE_PATIENCE_S = 2.0
+_HOLDS_PATIENCE_S = 2.0
+HOLDS_EVERY_S: Final = 0.5
+"""How often a dispatcher looks for what it must not begin any more; claims look by themselves."""
 
 
 async def run_dispatcher(
@@ -187,8 +192,9 @@ class Dispatcher:
         beating = asyncio.create_task(self._beat_on())
         watching = asyncio.create_task(self._stalls.watch())
         tracing = asyncio.create_task(self._trace_on())
+        heeding = asyncio.create_task(self._heed_holds_on())
         stopping = asyncio.create_task(stop.wait())
-        tasks = {feeding, beating, acknowledging, watching, tracing}
+        tasks = {feeding, beating, acknowledging, watching, tracing, heeding}
         try:
             await asyncio.wait({*tasks, stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             feeding_ends.set()
@@ -275,13 +281,20 @@ class Dispatcher:
         except STORE_ERRORS:
             self._traces.expire()
 
+    async def _heed_holds_on(self) -> None:
+        """A task of its own: what is stopped has to be off the wire within a second, whatever the heartbeat is busy with."""
+        while True:
+            with suppress(*STORE_ERRORS):
+                async with asyncio.timeout(_HOLDS_PATIENCE_S), self._pool.acquire() as connection:
+                    held = frozenset(await holds(connection))
+                if held != self._attempts.holds:
+                    self._attempts.holds = held
+                    self._feeder.drop_held()
+            await self._clock.sleep(HOLDS_EVERY_S)
+
     async def _look_around(self) -> None:
         async with self._pool.acquire() as connection:
-            held = frozenset(await holds(connection))
             peers = await fleet.others(connection)
-        if held != self._attempts.holds:
-            self._attempts.holds = held
-            self._feeder.drop_held()
         silent, rescues = self._watch.observe(peers, self._clock.monotonic())
         for peer in silent:
             async with self._pool.acquire() as connection:

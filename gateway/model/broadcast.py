@@ -5,6 +5,7 @@ Owns which action leads where. Must not know who may act, or what a transition d
     state       action    to
     draft       send      preparing      draft, scheduled: nothing was accepted yet
     draft       schedule  scheduled
+    scheduled   schedule  scheduled      at another time
     scheduled   send      preparing
     preparing   expand    sending        the audience is frozen; its deliveries are being made
     preparing   pause     paused
@@ -37,7 +38,7 @@ class BroadcastState(StrEnum):
 
 
 class Action(StrEnum):
-    """What can be done to a broadcast, by a caller or by the scheduler (`expand`, `complete`, `fail`)."""
+    """What can be done to a broadcast, by a caller or by the scheduler (`send` when its time has come, `expand`, `complete`, `fail`)."""
 
     SEND = "send"
     SCHEDULE = "schedule"
@@ -53,7 +54,9 @@ _S: Final = BroadcastState
 _A: Final = Action
 _TRANSITIONS: Final[dict[BroadcastState, dict[Action, BroadcastState]]] = {
     _S.DRAFT: {_A.SEND: _S.PREPARING, _A.SCHEDULE: _S.SCHEDULED, _A.CANCEL: _S.CANCELLED},
-    _S.SCHEDULED: {_A.SEND: _S.PREPARING, _A.CANCEL: _S.CANCELLED, _A.FAIL: _S.FAILED},
+    _S.SCHEDULED: {
+        _A.SEND: _S.PREPARING, _A.SCHEDULE: _S.SCHEDULED, _A.CANCEL: _S.CANCELLED, _A.FAIL: _S.FAILED,
+    },
     _S.PREPARING: {
         _A.EXPAND: _S.SENDING, _A.PAUSE: _S.PAUSED, _A.CANCEL: _S.CANCELLED, _A.FAIL: _S.FAILED,
     },
@@ -78,6 +81,16 @@ def transition(current: BroadcastState, action: Action) -> BroadcastState:
         return row[action]
     wanted = next((to[action] for to in _TRANSITIONS.values() if action in to), current)
     raise InvalidTransition(current, wanted, [str(state) for state in row.values()])
+
+
+def need_draft(current: BroadcastState, wanted: str) -> None:
+    """Check that what only a draft allows (a change, its deletion) is done to one; `wanted` names it.
+
+    Raises:
+        InvalidTransition: it was scheduled or launched; names the states that it may go to.
+    """
+    if current is not BroadcastState.DRAFT:
+        raise InvalidTransition(current, wanted, [str(state) for state in _TRANSITIONS[current].values()])
 
 
 def actions(current: BroadcastState) -> tuple[Action, ...]:

@@ -37,6 +37,13 @@ class Prefix(StrEnum):
     BROADCAST = "brd"
     MESSAGE = "msg"
     DELIVERY = "dlv"
+    LANE = "lane"
+
+
+SMALL: Final = frozenset(
+    {Prefix.SITE, Prefix.KEY, Prefix.DOMAIN, Prefix.LIST, Prefix.IMPORT, Prefix.TEMPLATE, Prefix.LANE}
+)
+"""Kinds of which there are few: their numbers have 31 bits."""
 
 
 def encode(prefix: str, number: int) -> str:
@@ -54,7 +61,7 @@ def decode(prefix: str, text: str, pointer: str = "") -> int:
     """Return the number of an id; `pointer` says where it stood.
 
     Raises:
-        Invalid: another prefix, another length, a character that the alphabet does not have, or a number above 63 bits.
+        Invalid: another prefix, another length, a character that the alphabet does not have, or a number above 63 bits (31 for `SMALL`).
     """
     given, underscore, digits = text.partition("_")
     if not underscore or given != prefix:
@@ -69,8 +76,9 @@ def decode(prefix: str, text: str, pointer: str = "") -> int:
                 [(pointer, f"character {len(prefix) + position + 2} of the id is none of {_ALPHABET}")]
             )
         number = number << 5 | value
-    if number > _MAX:
-        raise Invalid([(pointer, "no id: its number has more than 63 bits")])
+    bits = 31 if prefix in SMALL else 63
+    if number >> bits:
+        raise Invalid([(pointer, f"no id: its number has more than {bits} bits")])
     return number
 
 

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 import msgspec
 
 from gateway.errors import NotFound
 from gateway.model.broadcast import BroadcastState
+from gateway.model.ids import PLACES
 from gateway.store.catalogue import load
+from gateway.store.messages import Delivery
 from gateway.store.pool import Connection
 
 _SQL = load("broadcasts")
+
+LOOK: Final = 50
+"""Acceptances (of 1,000 deliveries each) that one page of deliveries looks into, at most."""
+REASONS_SHOWN: Final = 50
+_EVERY_PLACE: Final = (1 << 63) - 1
 
 
 class NewBroadcast(msgspec.Struct, frozen=True):
@@ -34,7 +42,7 @@ class NewBroadcast(msgspec.Struct, frozen=True):
 
 
 class Broadcast(msgspec.Struct, frozen=True):
-    """One broadcast. `audience_until` and `cursor` are places on its list; `message_id` is its pinned content."""
+    """One broadcast. `audience_until` and `cursor` are places on its list; `message_id` is its pinned content; `detail`: why it failed."""
 
     id: int
     site_id: int
@@ -52,8 +60,10 @@ class Broadcast(msgspec.Struct, frozen=True):
     cursor: int
     expanded: bool
     created_at: datetime
+    scheduled_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    detail: str
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +73,26 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     email: str
     domain: str
     variables: str
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Whom a broadcast would reach: the members of its list, and those among them to whom nothing is sent, by the suppression's reason."""
+
+    audience: int
+    excluded: Mapping[str, int]
+
+    @property
+    def recipients(self) -> int:
+        """How many are written to."""
+        return self.audience - sum(self.excluded.values())
+
+
+class DeliveriesFound(msgspec.Struct, frozen=True):
+    """Deliveries that fit, and up to which id was looked; `more`: there may be others behind it."""
+
+    deliveries: list[Delivery]
+    until: int
+    more: bool
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -80,6 +110,23 @@ async def create_broadcast(connection: Connection, site_id: int, new: NewBroadca
     )  # fmt: skip
     assert row is not None
     return _broadcast(row)
+
+
+async def change_broadcast(connection: Connection, broadcast_id: int, new: NewBroadcast) -> Broadcast:
+    """Give a draft that this transaction has locked other contents."""
+    row = await connection.fetchrow(
+        _SQL.change_broadcast, broadcast_id, new.name, new.list_id, new.template_id, new.domain_id, new.sender, new.reply_to,
+        new.expires_in_s,
+    )  # fmt: skip
+    if row is None:
+        raise NotFound("no such draft")
+    return _broadcast(row)
+
+
+async def delete_broadcast(connection: Connection, broadcast_id: int) -> None:
+    """Remove a draft that this transaction has locked."""
+    if await connection.fetchval(_SQL.delete_broadcast, broadcast_id) is None:
+        raise NotFound("no such draft")
 
 
 async def list_broadcasts(connection: Connection, site_id: int, after: int, limit: int) -> list[Broadcast]:
@@ -107,6 +154,59 @@ async def set_state(
     if row is None:
         raise NotFound("no such broadcast")
     return _broadcast(row)
+
+
+async def schedule(connection: Connection, broadcast_id: int, send_at: datetime) -> Broadcast:
+    """Have a broadcast that this transaction has locked launched at a time, or at another one."""
+    row = await connection.fetchrow(_SQL.schedule, broadcast_id, send_at)
+    if row is None:
+        raise NotFound("no such broadcast")
+    return _broadcast(row)
+
+
+async def fail(connection: Connection, broadcast_id: int, detail: str) -> Broadcast:
+    """End a broadcast that this transaction has locked, and that has accepted nothing, as failed."""
+    row = await connection.fetchrow(_SQL.fail, broadcast_id, detail)
+    if row is None:
+        raise NotFound("no such broadcast")
+    return _broadcast(row)
+
+
+async def reach(connection: Connection, broadcast: Broadcast) -> Reach:
+    """Count whom a broadcast reaches: of a frozen audience, or of all who are on its list now."""
+    until = _EVERY_PLACE if broadcast.audience_until is None else broadcast.audience_until
+    rows = await connection.fetch(_SQL.excluded, broadcast.list_id, broadcast.site_id, until)
+    counted = sorted(
+        ((row["reason"], row["n"]) for row in rows if row["reason"] is not None),
+        key=lambda one: (-one[1], one[0]),
+    )
+    excluded = dict(counted[:REASONS_SHOWN])
+    if rest := sum(n for _, n in counted[REASONS_SHOWN:]):
+        excluded["other"] = excluded.get("other", 0) + rest
+    return Reach(sum(row["n"] for row in rows), excluded)
+
+
+async def sample(connection: Connection, broadcast: Broadcast) -> Member | None:
+    """Return the first who is on a broadcast's list, or None."""
+    row = await connection.fetchrow(_SQL.audience, broadcast.list_id, 0, _EVERY_PLACE, 1)
+    return Member(*row) if row is not None else None
+
+
+async def find_deliveries(
+    connection: Connection, broadcast_id: int, state: str | None, after: int, limit: int
+) -> DeliveriesFound:
+    """Up to `limit` deliveries of a broadcast with ids above `after`, in their order; with `state` those in it alone.
+
+    No more than `LOOK` acceptances are looked into, so that with `state` fewer may be found, or none, though there are `more`: go on after
+    `until`. Without it some are enough: what they have beyond a page is read for nothing.
+    """
+    look = LOOK if state is not None else limit // PLACES + 3
+    rows = await connection.fetch(_SQL.deliveries, broadcast_id, after, state, limit + 1, look)
+    until, looked = rows[0]["until"], rows[0]["looked"]
+    found = [Delivery(*tuple(row)[2:]) for row in rows if row["id"] is not None]
+    if len(found) > limit:
+        return DeliveriesFound(found[:limit], found[limit - 1].id, more=True)
+    return DeliveriesFound(found, after if until is None else until, more=looked == look)
 
 
 async def freeze(connection: Connection, broadcast_id: int, message_id: int) -> Broadcast:
@@ -149,6 +249,16 @@ async def counts(connection: Connection, broadcast_id: int) -> Counts:
 
 
 # What the scheduler does.
+
+
+async def due(connection: Connection, now: datetime, limit: int) -> list[Broadcast]:
+    """Up to `limit` scheduled broadcasts whose time has come, the earliest first."""
+    return [_broadcast(row) for row in await connection.fetch(_SQL.due, now, limit)]
+
+
+async def lock_due(connection: Connection, broadcast_id: int, now: datetime) -> bool:
+    """Take a scheduled broadcast for its launch; False when another scheduler has it, or it is not due (any more)."""
+    return await connection.fetchval(_SQL.lock_due, broadcast_id, now) is not None
 
 
 async def working(connection: Connection) -> list[Broadcast]:

@@ -1,4 +1,4 @@
-"""Contacts, lists and imports of a site.
+"""Contacts and imports of a site.
 
 Owns the rows and how a contact that comes again is merged: text that is not empty replaces, tags are added, custom fields are
 added or replaced. Must not know CSV or HTTP. Functions work in the caller's transaction (`store/tenancy.as_site`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -17,6 +18,9 @@ from gateway.store.catalogue import load
 from gateway.store.pool import Connection
 
 _SQL = load("contacts")
+
+LOOK: Final = 5_000
+"""Contacts that one page with filters looks at, at most."""
 
 
 class NewContact(msgspec.Struct, frozen=True):
@@ -46,13 +50,32 @@ class Contact(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class ContactList(msgspec.Struct, frozen=True):
-    """One list and the number of its members."""
+class Change(msgspec.Struct, frozen=True):
+    """What is to be changed of a contact; None: it stays. Of `fields` those that are given, and those that are given as None go."""
 
-    id: int
-    name: str
-    members: int
-    created_at: datetime
+    email: str | None = None
+    domain: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    phone: str | None = None
+    tags: tuple[str, ...] | None = None
+    fields: Mapping[str, object] = {}
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """What contacts must be like: all that is given. `search`: part of address, name or phone, in any case of letters."""
+
+    search: str | None = None
+    tag: str | None = None
+    list_id: int | None = None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """Contacts that fit, and up to which id was looked; `more`: there may be others behind it."""
+
+    contacts: list[Contact]
+    until: int
+    more: bool
 
 
 class Import(msgspec.Struct, frozen=True):
@@ -130,6 +153,43 @@ async def list_contacts(
     return [Contact(*row) for row in await connection.fetch(_SQL.contacts, site_id, after, limit, email)]
 
 
+async def find_contacts(
+    connection: Connection, site_id: int, filters: Filters, after: int, limit: int
+) -> Found:
+    """Up to `limit` contacts of a site that fit, with ids above `after`, in their order.
+
+    No more than `LOOK` contacts are looked at, so that fewer may be found, or none, though there are `more`: go on after `until`.
+    """
+    look = max(LOOK, limit + 1)
+    rows = await connection.fetch(
+        _SQL.find_contacts, site_id, after, look, limit + 1, filters.search and filters.search.lower(), filters.tag, filters.list_id
+    )  # fmt: skip
+    until, looked = rows[0]["until"], rows[0]["looked"]
+    found = [Contact(*tuple(row)[2:]) for row in rows if row["id"] is not None]
+    if len(found) > limit:
+        return Found(found[:limit], found[limit - 1].id, more=True)
+    return Found(found, after if until is None else until, more=looked == look)
+
+
+async def change_contact(connection: Connection, contact_id: int, change: Change) -> Contact:
+    """Change a contact.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+        Conflict: the site has another one with this address.
+    """
+    try:
+        row = await connection.fetchrow(
+            _SQL.change_contact, contact_id, change.email, change.domain, change.first_name, change.last_name, change.phone,
+            None if change.tags is None else list(change.tags), msgspec.json.encode(change.fields).decode(),
+        )  # fmt: skip
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict("there is a contact with this address already") from error
+    if row is None:
+        raise NotFound("no such contact")
+    return Contact(*row)
+
+
 async def get_contact(connection: Connection, contact_id: int) -> Contact:
     """One contact.
 
@@ -142,6 +202,18 @@ async def get_contact(connection: Connection, contact_id: int) -> Contact:
     return Contact(*row)
 
 
+async def variables_of(connection: Connection, contact_id: int) -> Mapping[str, object]:
+    """What a template may say of a contact: as in a broadcast.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    found = await connection.fetchval(_SQL.variables, contact_id)
+    if found is None:
+        raise NotFound("no such contact")
+    return msgspec.json.decode(found, type=dict[str, object])
+
+
 async def delete_contact(connection: Connection, contact_id: int) -> None:
     """Remove a contact from all lists and for good.
 
@@ -150,78 +222,6 @@ async def delete_contact(connection: Connection, contact_id: int) -> None:
     """
     if await connection.fetchval(_SQL.delete_contact, contact_id) is None:
         raise NotFound("no such contact")
-
-
-async def create_list(connection: Connection, site_id: int, name: str) -> ContactList:
-    """Make a list.
-
-    Raises:
-        Conflict: the site has one with this name.
-    """
-    row = await connection.fetchrow(_SQL.create_list, site_id, name)
-    if row is None:
-        raise Conflict("there is a list with this name already")
-    return ContactList(*row)
-
-
-async def find_or_create_list(connection: Connection, site_id: int, name: str) -> ContactList:
-    """The list with this name, made where there is none."""
-    row = await connection.fetchrow(_SQL.create_list, site_id, name)
-    row = row or await connection.fetchrow(_SQL.list_by_name, site_id, name)
-    assert row is not None, "who just could not make it can see it"
-    return ContactList(*row)
-
-
-async def list_lists(connection: Connection, site_id: int, after: int, limit: int) -> list[ContactList]:
-    """Up to `limit` lists of a site with ids above `after`."""
-    return [ContactList(*row) for row in await connection.fetch(_SQL.lists, site_id, after, limit)]
-
-
-async def get_list(connection: Connection, list_id: int) -> ContactList:
-    """One list.
-
-    Raises:
-        NotFound: there is none that the transaction may see.
-    """
-    row = await connection.fetchrow(_SQL.list, list_id)
-    if row is None:
-        raise NotFound("no such list")
-    return ContactList(*row)
-
-
-async def delete_list(connection: Connection, list_id: int) -> None:
-    """Remove a list; its contacts stay.
-
-    Raises:
-        NotFound: there is none that the transaction may see.
-        Conflict: a broadcast goes to it.
-    """
-    try:
-        gone = await connection.fetchval(_SQL.delete_list, list_id)
-    except asyncpg.ForeignKeyViolationError as error:
-        raise Conflict("a broadcast uses this list") from error
-    if gone is None:
-        raise NotFound("no such list")
-
-
-async def add_member(connection: Connection, list_id: int, contact_id: int) -> None:
-    """Put a contact on a list; again does nothing.
-
-    Raises:
-        NotFound: no such list or contact that the transaction may see.
-    """
-    if not await connection.fetchval(_SQL.add_member, list_id, contact_id):
-        raise NotFound("no such list or contact")
-
-
-async def remove_member(connection: Connection, list_id: int, contact_id: int) -> None:
-    """Take a contact off a list.
-
-    Raises:
-        NotFound: it is not on that list, or one of the two is not there.
-    """
-    if await connection.fetchval(_SQL.remove_member, list_id, contact_id) is None:
-        raise NotFound("no such member of this list")
 
 
 async def begin_import(connection: Connection, site_id: int, list_id: int | None) -> Import:

@@ -246,13 +246,16 @@ async def make_partitions(connection: Connection, days_ahead: int) -> int:
 
 
 class LaneLimits(msgspec.Struct, frozen=True):
-    """A lane and the limits it has."""
+    """A lane and the limits it has; `own_…`: those of them that an operator gave it for a time."""
 
     lane_id: int
     name: str
     rate_per_s: float
     burst: float
     max_connections: int
+    own_rate_per_s: float | None = None
+    own_burst: float | None = None
+    own_max_connections: int | None = None
 
 
 async def lane_limits(connection: Connection, after: int, limit: int) -> list[LaneLimits]:
@@ -262,7 +265,7 @@ async def lane_limits(connection: Connection, after: int, limit: int) -> list[La
 
 
 async def set_lane_limits(connection: Connection, limits: Sequence[LaneLimits]) -> None:
-    """Give lanes new limits; what they owe is rescaled to the new rate."""
+    """Give lanes new limits, less those that an operator gave them for a time; what they owe is rescaled to the new rate."""
     with outages_named("changing lanes' limits"):
         await connection.execute(
             _SQL.set_lane_limits,

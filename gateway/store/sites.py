@@ -32,6 +32,10 @@ _KEYS = _SQL.keys
 _REVOKE_KEY = _SQL.revoke_key
 _FIND_KEY = _SQL.find_key
 _TOUCH_KEYS = _SQL.touch_keys
+_HOLD_SITE = _SQL.hold_site
+_RELEASE_SITE = _SQL.release_site
+_WAKE_SITE = _SQL.wake_site
+_SITE_BACKLOG = _SQL.site_backlog
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
 _PREFIX_LENGTH: Final = 12
@@ -39,7 +43,7 @@ _SECRET_LENGTH: Final = 32
 
 
 class Site(msgspec.Struct, frozen=True):
-    """One tenant."""
+    """One tenant. `held_why`: all its sending is stopped since `held_at`; None: it is not."""
 
     id: int
     name: str
@@ -47,6 +51,8 @@ class Site(msgspec.Struct, frozen=True):
     status: str
     campaigns: bool
     created_at: datetime
+    held_why: str | None = None
+    held_at: datetime | None = None
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -94,6 +100,26 @@ async def get_site(connection: Connection, site_id: int) -> Site:
     if row is None:
         raise NotFound("no such site")
     return Site(*row)
+
+
+async def hold_site(connection: Connection, site_id: int, why: str) -> bool:
+    """Stop all sending of a site: no claim takes a delivery of it, and dispatchers begin none; False: it was stopped already."""
+    return await connection.fetchval(_HOLD_SITE, site_id, why) is not None
+
+
+async def release_site(connection: Connection, site_id: int) -> bool:
+    """Let a site send again; what the hold parked wakes by `wake_site`, after the commit. False: it was not stopped."""
+    return await connection.fetchval(_RELEASE_SITE, site_id) is not None
+
+
+async def wake_site(connection: Connection, site_id: int) -> None:
+    """Wake what the hold of a site had parked; in an operator's transaction."""
+    await connection.execute(_WAKE_SITE, site_id)
+
+
+async def count_backlog(connection: Connection, site_id: int, priority: int, most: int) -> int:
+    """How many deliveries of a site and priority wait, for their turn or for another try; up to `most` are counted."""
+    return await connection.fetchval(_SITE_BACKLOG, site_id, priority, most)
 
 
 async def issue_key(

@@ -1,11 +1,12 @@
 """The suppression list of a site, as its people see it.
 
-Owns listing, adding and removing by hand. What bounces and complaints add is written where they are taken
+Owns listing, adding and removing, by hand or by file. What bounces and complaints add is written where they are taken
 (`sql/migrations/0007_acknowledge.sql`, feedback). Functions work in the caller's transaction (`store/tenancy.as_site`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -16,8 +17,27 @@ from gateway.store.pool import Connection
 
 _SQL = load("suppressions")
 _SUPPRESSIONS = _SQL.suppressions
+_OF_ADDRESS = _SQL.of_address
 _ADD_SUPPRESSION = _SQL.add_suppression
+_ADD_SUPPRESSIONS = _SQL.add_suppressions
 _REMOVE_SUPPRESSION = _SQL.remove_suppression
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """What suppressions must be like: all that is given."""
+
+    scope: str | None = None
+    reason: str | None = None
+    email: str | None = None
+
+
+class NewSuppression(msgspec.Struct, frozen=True, gc=False):
+    """One to add; `email` in wire form."""
+
+    email: str
+    scope: str
+    reason: str
+    evidence: str
 
 
 class Suppression(msgspec.Struct, frozen=True):
@@ -32,10 +52,19 @@ class Suppression(msgspec.Struct, frozen=True):
 
 
 async def list_suppressions(
-    connection: Connection, site_id: int, after: tuple[str, str], limit: int
+    connection: Connection, site_id: int, after: tuple[str, str], limit: int, filters: Filters
 ) -> list[Suppression]:
-    """Up to `limit` suppressions of a site after an (address, scope), in that order."""
-    rows = await connection.fetch(_SUPPRESSIONS, site_id, *after, limit)
+    """Up to `limit` suppressions of a site that fit, after an (address, scope), in that order."""
+    if filters.email is not None:  # two at most: no walk past all others
+        found = [Suppression(*row) for row in await connection.fetch(_OF_ADDRESS, site_id, filters.email)]
+        return [
+            one
+            for one in found
+            if (one.email, one.scope) > after
+            and filters.scope in (None, one.scope)
+            and filters.reason in (None, one.reason)
+        ][:limit]
+    rows = await connection.fetch(_SUPPRESSIONS, site_id, *after, limit, filters.scope, filters.reason)
     return [Suppression(*row) for row in rows]
 
 
@@ -51,6 +80,18 @@ async def add_suppression(
     if row is None:
         raise NotFound("no such site")
     return Suppression(*row)
+
+
+async def add_suppressions(connection: Connection, site_id: int, new: Sequence[NewSuppression]) -> int:
+    """Suppress addresses; those that are suppressed so already stay as they are. Return how many were not."""
+    return await connection.fetchval(
+        _ADD_SUPPRESSIONS,
+        site_id,
+        [one.email for one in new],
+        [one.scope for one in new],
+        [one.reason for one in new],
+        [one.evidence for one in new],
+    )
 
 
 async def remove_suppression(connection: Connection, site_id: int, email: str, scope: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What a process needs to accept messages: a pool, who holds which key, who may send from where, the intake.
+"""What a process needs to accept messages: a pool, who holds which key, who may send from where, how much may wait, the intake.
 
 Owns opening and closing, alike for the API and for the SMTP door. Must not know either.
 """
@@ -18,6 +18,7 @@ from gateway.store.lane_map import LaneMap
 from gateway.store.pool import open_pool
 from gateway.store.waker import Waker
 from gateway.submission.auth import Authenticator
+from gateway.submission.backlogs import Backlogs
 from gateway.submission.senders import Senders
 from gateway.throttle.shaping import Shaping
 
@@ -36,6 +37,7 @@ class Desk(msgspec.Struct, frozen=True):
     intake: Intake
     waker: Waker
     lanes: LaneMap
+    backlogs: Backlogs
 
 
 @asynccontextmanager
@@ -64,6 +66,7 @@ async def open_desk(
                 intake=Intake(pool, lanes, waker, clock, acquire_timeout_s=timeout_s),
                 waker=waker,
                 lanes=lanes,
+                backlogs=Backlogs(pool, clock, acquire_timeout_s=timeout_s),
             )
     finally:
         pool.terminate()

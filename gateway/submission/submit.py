@@ -1,6 +1,6 @@
 """One message, from its octets and recipients to the reply that says that it is durable.
 
-Owns the order: check, whose domain, intake (one transaction, `store/intake`), reply. Must not know sockets. A message is known again
+Owns the order: check, whose domain, how much waits, intake (one transaction, `store/intake`), reply. Must not know sockets. A message is known again
 by its Message-ID and recipients, as a request is by its Idempotency-Key (`store/idempotency`, 48 h).
 """
 
@@ -66,6 +66,7 @@ async def _accept(desk: Desk, site_id: int, recipients: Sequence[Address], conte
         template=RAW,
         attachments=pack_raw(letter.content),
     )
+    await desk.backlogs.add(site_id, [message], desk.config.api.backlog_limit)
     once = Once(once_key(letter.message_id, addresses), letter.digest, _TAKEN) if letter.message_id else None
     return await desk.intake.submit(site_id, [message], now, _answer, once)
 

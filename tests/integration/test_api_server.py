@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from gateway.api import contacts as contacts_api
+from gateway.api import lists as lists_api
 from gateway.api.server import endpoints, serve_api
 from gateway.config import ApiConfig, Config, DatabaseConfig
 from gateway.store import sites
@@ -167,7 +167,7 @@ async def test_a_bug_is_a_500_without_a_trace(world: World, monkeypatch: pytest.
     async def fails(*_: Any) -> None:
         raise RuntimeError("secret words")
 
-    monkeypatch.setattr(contacts_api.contacts, "list_lists", fails)
+    monkeypatch.setattr(lists_api.lists, "list_lists", fails)
     response = await app.call("GET", "/v1/lists")
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,56 @@ from gateway.store.tenancy import as_site
 from tests.support.api import Client, World, make_broadcast, open_world
 
 TEMPLATE = {"name": "x", "subject": "s", "text": "t"}
+LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 
 # Routes with ids in their path: what is asked with one site's key and the other's ids.
 BY_PATH: dict[str, Any] = {
     "GET /v1/sites/{id}": None,
+    "POST /v1/sites/{id}/actions/hold": {"why": "x"},
+    "POST /v1/sites/{id}/actions/release": None,
     "POST /v1/keys/{id}/actions/revoke": None,
     "GET /v1/domains/{id}": None,
     "POST /v1/domains/{id}/actions/mark_verified": None,
     "POST /v1/domains/{id}/actions/rotate": None,
     "GET /v1/contacts/{id}": None,
+    "PATCH /v1/contacts/{id}": {"first_name": "x"},
     "DELETE /v1/contacts/{id}": None,
     "GET /v1/lists/{id}": None,
+    "PATCH /v1/lists/{id}": {"name": "x"},
     "DELETE /v1/lists/{id}": None,
+    "GET /v1/lists/{id}/members": None,
     "POST /v1/lists/{id}/members": {"contact": "{contact}"},
     "DELETE /v1/lists/{id}/members/{contact}": None,
     "GET /v1/imports/{id}": None,
     "GET /v1/imports/{id}/errors": None,
     "GET /v1/templates/{id}": None,
     "PUT /v1/templates/{id}": TEMPLATE,
+    "POST /v1/templates/{id}/actions/render": {},
+    "POST /v1/templates/{id}/actions/test": {"from": "a@beta.example", "to": "b@c.example"},
     "GET /v1/messages/{id}": None,
     "GET /v1/messages/{id}/why": None,
     "POST /v1/messages/{id}/actions/cancel": None,
     "POST /v1/messages/{id}/actions/hold": None,
     "POST /v1/messages/{id}/actions/release": None,
     "GET /v1/broadcasts/{id}": None,
+    "PATCH /v1/broadcasts/{id}": {"name": "x"},
+    "DELETE /v1/broadcasts/{id}": None,
     "GET /v1/broadcasts/{id}/stats": None,
+    "GET /v1/broadcasts/{id}/deliveries": None,
+    "GET /v1/broadcasts/{id}/stream": None,
+    "POST /v1/broadcasts/{id}/actions/estimate": None,
+    "POST /v1/broadcasts/{id}/actions/schedule": {"send_at": LATER},
+    "POST /v1/broadcasts/{id}/actions/test": {"to": "b@c.example"},
     "POST /v1/broadcasts/{id}/actions/send": None,
     "POST /v1/broadcasts/{id}/actions/pause": None,
     "POST /v1/broadcasts/{id}/actions/resume": None,
     "POST /v1/broadcasts/{id}/actions/cancel": None,
     "DELETE /v1/suppressions/{email}": None,
+    "GET /v1/lanes/{id}": None,
+    "PUT /v1/lanes/{id}/limit": {"for_s": 60, "why": "x", "rate_per_s": 1},
+    "DELETE /v1/lanes/{id}/limit": None,
+    "POST /v1/lanes/{id}/actions/suspend": {"why": "x"},
+    "POST /v1/lanes/{id}/actions/resume": None,
 }
 # Routes that list: the other site's things must not be on the page.
 LISTS = {
@@ -70,17 +91,19 @@ BY_BODY: dict[str, list[Any]] = {
 # Routes that take or show nothing of a site, or only make what is new.
 NOTHING = {
     "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /v1/imports/template.csv", "POST /v1/contacts",
-    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions",
+    "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions", "POST /v1/suppressions/import",
     "GET /u/{token}", "POST /u/{token}", "GET /c/{token}", "GET /o/{token}",
 }  # fmt: skip
+# Routes that give a file: the other site's things must not be in it.
+EXPORTS = {"GET /v1/suppressions/export.csv"}
 # Operators' own: a site's key is refused.
-OPERATORS = {"POST /v1/sites", "GET /v1/sites"}
+OPERATORS = {"POST /v1/sites", "GET /v1/sites", "GET /v1/lanes"}
 # Given a list by query.
 IMPORT = "POST /v1/imports"
 
 KIND = {
     "sites": "site", "keys": "key", "domains": "domain", "contacts": "contact", "lists": "list", "imports": "import",
-    "templates": "template", "messages": "message", "broadcasts": "broadcast",
+    "templates": "template", "messages": "message", "broadcasts": "broadcast", "lanes": "lane",
 }  # fmt: skip
 
 
@@ -117,6 +140,7 @@ async def furnish(world: World, client: Client, domain: str) -> dict[str, str]:
         "message": message["id"],
         "broadcast": broadcast["id"],
         "email": f"gone@{domain}",
+        "lane": "lane_0000000000001",
     }
 
 
@@ -136,11 +160,12 @@ async def everything(pool: asyncpg.Pool, site_id: int) -> list[str]:
     for table in tables:
         for row in await pool.fetch(f"SELECT t::text FROM {table} t WHERE site_id = $1 ORDER BY 1", site_id):
             rows.append(f"{table} {row[0]}")
-    return rows + [str(row) for row in await pool.fetch("SELECT * FROM hold")]
+    shared = ("SELECT * FROM hold", "SELECT lane_id, suspended_until, rate_per_s FROM lane_state ORDER BY 1")
+    return rows + [str(row) for query in shared for row in await pool.fetch(query)]
 
 
 def test_every_route_is_in_the_matrix() -> None:
-    known = set(BY_PATH) | LISTS | set(BY_BODY) | NOTHING | OPERATORS | {IMPORT}
+    known = set(BY_PATH) | LISTS | set(BY_BODY) | NOTHING | EXPORTS | OPERATORS | {IMPORT}
     there = {name_of(endpoint) for endpoint in endpoints()}
     assert there - known == set(), "new routes: say in the matrix what another site's ids may do there"
     assert known - there == set(), "routes that are gone"
@@ -166,6 +191,10 @@ async def test_another_sites_ids_are_not_found_and_nothing_changes(world: World,
             assert page, f"{name}: its own thing is missing"
             shown = {one.get("id", one.get("email")) for one in page}
             assert shown & set(theirs.values()) == set(), name
+        elif name in EXPORTS:
+            text = (await beta.call("GET", endpoint.path, expect=200)).text
+            assert own["email"] in text, f"{name}: its own thing is missing"
+            assert theirs["email"] not in text, name
         elif name in BY_BODY:
             for body in BY_BODY[name]:
                 response = await beta.call(endpoint.method, endpoint.path, filled(body, ids))
@@ -188,6 +217,26 @@ async def test_another_sites_ids_are_not_found_and_nothing_changes(world: World,
     assert await everything(pool, alpha.site_id) == before
 
 
+async def test_another_sites_ids_are_none_in_the_body_of_a_call_on_ones_own(world: World) -> None:
+    alpha = await world.site("Alpha", domain="alpha.example")
+    beta = await world.site("Beta", domain="beta.example")
+    theirs = await furnish(world, alpha, "alpha.example")
+    own = await furnish(world, beta, "beta.example")
+    for method, path, body in (
+        ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"list": theirs["list"]}),
+        ("PATCH", f"/v1/broadcasts/{own['broadcast']}", {"template": theirs["template"]}),
+        ("POST", f"/v1/lists/{own['list']}/members", {"contacts": [own["contact"], theirs["contact"]]}),
+        ("POST", f"/v1/templates/{own['template']}/actions/render", {"contact": theirs["contact"]}),
+        (
+            "POST",
+            f"/v1/templates/{own['template']}/actions/test",
+            {"contact": theirs["contact"], "from": "a@beta.example", "to": "b@c.example"},
+        ),
+    ):
+        response = await beta.call(method, path, body)
+        assert response.status_code == 422, f"{method} {path}: {response.status_code} {response.text}"
+
+
 async def test_no_id_at_all_is_not_found_too(world: World) -> None:
     app = await world.site(domain="acme.example")
     for endpoint in endpoints():
@@ -200,16 +249,13 @@ async def test_no_id_at_all_is_not_found_too(world: World) -> None:
             "%00",
             "site_0000000000000",
             "con_7zzzzzzzzzzzz",
+            "lst_7zzzzzzzzzzzz",
+            "tpl_0000001zzzzzz",
+            "site_7zzzzzzzzzzzz",
             "'--",
         ):
             path = re.sub(r"\{\w+\}", nonsense, endpoint.path)
-            body = (
-                {"contact": "con_0000000000001"}
-                if endpoint.path.endswith("/members")
-                else TEMPLATE
-                if endpoint.method == "PUT"
-                else None
-            )
+            body = filled(BY_PATH.get(name_of(endpoint)), {"contact": "con_0000000000001"})
             response = await app.call(endpoint.method, path, body)
             assert response.status_code == 404, (
                 f"{name_of(endpoint)} with {nonsense}: {response.status_code} {response.text}"

@@ -55,7 +55,7 @@ async def submission(dsn: str, folder: Path, *, tls: bool = True, **keys: object
         services = world.services
         desk = Desk(
             services.config, services.clock, services.pool, services.auth, services.senders, services.intake, services.waker,
-                services.lanes,
+            services.lanes, services.backlogs,
         )  # fmt: skip
         async with open_door(desk) as lobby:
             yield Door(world, lobby, section)

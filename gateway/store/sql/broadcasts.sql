@@ -5,24 +5,24 @@
 INSERT INTO broadcast (site_id, name, list_id, template_id, domain_id, sender, reply_to, expires_in_s)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-          audience_until, cursor, expanded, created_at, started_at, ended_at;
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
 
 -- name: broadcasts
 -- Up to $3 broadcasts of site $1 after $2.
 SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-       audience_until, cursor, expanded, created_at, started_at, ended_at
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
 FROM broadcast WHERE site_id = $1 AND id > $2 ORDER BY id LIMIT $3;
 
 -- name: broadcast
 -- One broadcast.
 SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-       audience_until, cursor, expanded, created_at, started_at, ended_at
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
 FROM broadcast WHERE id = $1;
 
 -- name: lock_broadcast
 -- One broadcast, until the end of the transaction its own.
 SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-       audience_until, cursor, expanded, created_at, started_at, ended_at
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
 FROM broadcast WHERE id = $1 FOR NO KEY UPDATE;
 
 -- name: set_state
@@ -31,7 +31,7 @@ UPDATE broadcast SET state = $2::text::broadcast_state, paused_by = $3,
        ended_at = CASE WHEN $2::text = 'cancelled' AND started_at IS NULL THEN now() ELSE ended_at END
 WHERE id = $1
 RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-          audience_until, cursor, expanded, created_at, started_at, ended_at;
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
 
 -- name: pin_message
 -- The content of broadcast $1's template, as it is now, as message $2.
@@ -45,7 +45,7 @@ UPDATE broadcast b SET state = 'preparing', message_id = $2, started_at = now(),
        audience_until = (SELECT coalesce(max(m.seq), 0) FROM list_member m WHERE m.list_id = b.list_id)
 WHERE b.id = $1
 RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-          audience_until, cursor, expanded, created_at, started_at, ended_at;
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
 
 -- name: hold
 -- Holds back broadcast $1, if the transaction may see it, because of $2.
@@ -75,13 +75,13 @@ SELECT 'held', count(*) FROM queue WHERE state = 'held' AND broadcast_id = $1;
 -- name: working
 -- Launched broadcasts that have not ended.
 SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-       audience_until, cursor, expanded, created_at, started_at, ended_at
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
 FROM broadcast WHERE state IN ('preparing', 'sending', 'paused', 'cancelled') AND ended_at IS NULL AND started_at IS NOT NULL ORDER BY id;
 
 -- name: lock_to_expand
 -- Broadcast $1, if it is to be expanded and no other scheduler is just doing that.
 SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
-       audience_until, cursor, expanded, created_at, started_at, ended_at
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
 FROM broadcast WHERE id = $1 AND state IN ('preparing', 'sending') AND NOT expanded FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: audience
@@ -106,3 +106,71 @@ RETURNING true;
 -- name: cancel_rows
 -- Ends some waiting deliveries of cancelled broadcast $1.
 SELECT cancel_broadcast_rows($1, $2, pg_backend_pid());
+
+-- name: change_broadcast
+-- Gives draft $1 another name $2, list $3, template $4, domain $5, sender $6, Reply-To $7 and lifetime $8.
+UPDATE broadcast SET name = $2, list_id = $3, template_id = $4, domain_id = $5, sender = $6, reply_to = $7, expires_in_s = $8
+WHERE id = $1 AND state = 'draft'
+RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
+
+-- name: delete_broadcast
+-- Removes draft $1.
+DELETE FROM broadcast WHERE id = $1 AND state = 'draft' RETURNING true;
+
+-- name: schedule
+-- Broadcast $1 is to be launched at $2.
+UPDATE broadcast SET state = 'scheduled', scheduled_at = $2 WHERE id = $1
+RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
+
+-- name: fail
+-- Broadcast $1 has failed, because of $2.
+UPDATE broadcast SET state = 'failed', detail = $2, ended_at = now() WHERE id = $1
+RETURNING id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
+          audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail;
+
+-- name: due
+-- Up to $2 scheduled broadcasts whose time has come at $1, the earliest first.
+SELECT id, site_id, name, list_id, template_id, domain_id, sender, reply_to, state::text, paused_by, message_id, expires_in_s,
+       audience_until, cursor, expanded, created_at, scheduled_at, started_at, ended_at, detail
+FROM broadcast WHERE state = 'scheduled' AND scheduled_at <= $1 ORDER BY scheduled_at LIMIT $2;
+
+-- name: lock_due
+-- Broadcast $1, if its time has come at $2 and no other scheduler is just launching it.
+SELECT true FROM broadcast WHERE id = $1 AND state = 'scheduled' AND scheduled_at <= $2 FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: excluded
+-- The members of list $1 up to place $3, counted by why nothing is sent to them (null: it is): suppressions of site $2, of all mail first.
+SELECT s.reason, count(*)::bigint AS n
+FROM list_member m JOIN contact c ON c.id = m.contact_id
+LEFT JOIN (SELECT DISTINCT ON (email_key) email_key, reason FROM suppression WHERE site_id = $2 ORDER BY email_key, scope) s
+    ON s.email_key = c.email_key
+WHERE m.list_id = $1 AND m.seq <= $3 GROUP BY s.reason;
+
+-- name: deliveries
+-- Up to $4 deliveries of broadcast $1 after $2, in state $3 (null: in any), among its next $5 acceptances. Beside each: up to which id was
+-- looked, and how many acceptances that were; a row without an id says nothing else.
+WITH looked AS MATERIALIZED (
+    SELECT id * 1024 AS first, id * 1024 + deliveries - 1 AS last, accepted_at FROM acceptance
+    WHERE broadcast_id = $1 AND broadcast_id <> 0 AND id * 1024 + deliveries - 1 > $2 ORDER BY id LIMIT $5
+), found AS (
+    SELECT q.id, q.recipient, q.state::text AS state, q.attempts, NULL::smallint AS code, NULL::text AS enhanced, q.last_reply AS reply,
+           q.last_class AS bounce_class, q.accepted_at, CASE WHEN q.state IN ('deferred', 'in_doubt') THEN q.due_at END AS next_at,
+           q.expires_at, NULL::timestamptz AS ended_at
+    FROM looked a CROSS JOIN LATERAL (
+        SELECT * FROM queue q WHERE q.id BETWEEN a.first AND a.last AND q.id > $2 AND ($3::text IS NULL OR q.state::text = $3)
+        ORDER BY q.id LIMIT $4) q
+    UNION ALL
+    SELECT e.id, e.recipient, e.state::text, e.attempts, e.code, e.enhanced, e.reply, e.bounce_class, e.accepted_at, NULL, NULL, e.ended_at
+    FROM looked a CROSS JOIN LATERAL (
+        SELECT * FROM ended e WHERE e.id BETWEEN a.first AND a.last AND e.id > $2 AND e.accepted_at = a.accepted_at
+            AND ($3::text IS NULL OR e.state::text = $3)
+        ORDER BY e.id LIMIT $4) e
+    ORDER BY id LIMIT $4
+), reached AS (
+    SELECT max(last) AS until, count(*) AS looked FROM looked
+)
+SELECT r.until, r.looked, f.id, f.recipient, f.state, f.attempts, f.code, f.enhanced, f.reply, f.bounce_class, f.accepted_at, f.next_at,
+       f.expires_at, f.ended_at
+FROM reached r LEFT JOIN found f ON true ORDER BY f.id;

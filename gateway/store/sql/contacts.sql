@@ -47,42 +47,6 @@ SELECT id, email, first_name, last_name, phone, tags, fields, source, created_at
 -- Removes contact $1 and its memberships.
 DELETE FROM contact WHERE id = $1 RETURNING true;
 
--- name: create_list
--- Makes list $2 of site $1, or nothing where the name is taken.
-INSERT INTO list (site_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id, name, 0::bigint, created_at;
-
--- name: list_by_name
--- List $2 of site $1.
-SELECT l.id, l.name, (SELECT count(*) FROM list_member m WHERE m.list_id = l.id), l.created_at
-FROM list l WHERE l.site_id = $1 AND l.name = $2;
-
--- name: lists
--- Up to $3 lists of site $1 after $2.
-SELECT l.id, l.name, (SELECT count(*) FROM list_member m WHERE m.list_id = l.id), l.created_at
-FROM list l WHERE l.site_id = $1 AND l.id > $2 ORDER BY l.id LIMIT $3;
-
--- name: list
--- One list.
-SELECT l.id, l.name, (SELECT count(*) FROM list_member m WHERE m.list_id = l.id), l.created_at FROM list l WHERE l.id = $1;
-
--- name: delete_list
--- Removes list $1 and its memberships.
-DELETE FROM list WHERE id = $1 RETURNING true;
-
--- name: add_member
--- Puts contact $2 on list $1, where both are of one site; gives whether they are there.
-WITH both_seen AS (
-    SELECT l.id AS list_id, c.id AS contact_id, l.site_id FROM list l JOIN contact c ON c.site_id = l.site_id
-    WHERE l.id = $1 AND c.id = $2
-), added AS (
-    INSERT INTO list_member (list_id, contact_id, site_id) SELECT list_id, contact_id, site_id FROM both_seen ON CONFLICT DO NOTHING
-)
-SELECT count(*) = 1 FROM both_seen;
-
--- name: remove_member
--- Takes contact $2 off list $1.
-DELETE FROM list_member WHERE list_id = $1 AND contact_id = $2 RETURNING true;
-
 -- name: begin_import
 -- Notes that an import of site $1 into list $2 runs.
 INSERT INTO import (site_id, list_id) VALUES ($1, $2)
@@ -117,3 +81,35 @@ ON CONFLICT DO NOTHING;
 -- Up to $4 errors of import $1 after line $2 and column $3.
 SELECT line, column_name, reason, value FROM import_error
 WHERE import_id = $1 AND (line, column_name) > ($2, $3) ORDER BY line, column_name LIMIT $4;
+
+-- name: variables
+-- What a template may say of contact $1: what a broadcast's audience has (`broadcasts.sql`).
+SELECT (c.fields || jsonb_build_object('email', c.email, 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone))::text
+FROM contact c WHERE c.id = $1;
+
+-- name: change_contact
+-- Changes contact $1: address $2 and domain $3, names $4 and $5, phone $6, tags $7 (null: as they are), and custom fields $8, of which those
+-- that are null go.
+UPDATE contact SET email = coalesce($2, email), domain = coalesce($3, domain), first_name = coalesce($4, first_name),
+       last_name = coalesce($5, last_name), phone = coalesce($6, phone), tags = coalesce($7::text[], tags),
+       fields = (fields || $8::jsonb) - ARRAY(SELECT f.key FROM jsonb_each($8::jsonb) f WHERE f.value = 'null'::jsonb), updated_at = now()
+WHERE id = $1
+RETURNING id, email, first_name, last_name, phone, tags, fields, source, created_at, updated_at;
+
+-- name: find_contacts
+-- Of the next $3 contacts of site $1 after $2 up to $4 that fit: $5 (in lower case) in address, name or phone, with tag $6, on list $7.
+-- Beside each: up to which id was looked, and at how many; a row without an id says nothing else.
+WITH looked AS MATERIALIZED (
+    SELECT c.id, c.email, c.first_name, c.last_name, c.phone, c.tags, c.fields, c.source, c.created_at, c.updated_at
+    -- Compared as pairs: with site_id = $1 the primary key would do too, and the contacts of all other sites be walked.
+    FROM contact c WHERE (c.site_id, c.id) > ($1, $2) AND (c.site_id, c.id) < ($1 + 1, 0) ORDER BY c.site_id, c.id LIMIT $3
+), reached AS (
+    SELECT max(l.id) AS until, count(*) AS looked FROM looked l
+), fitting AS (
+    SELECT l.* FROM looked l
+    WHERE ($5::text IS NULL OR position($5 IN lower(concat_ws(' ', l.email, l.first_name, l.last_name, l.phone))) > 0)
+      AND ($6::text IS NULL OR $6 = ANY (l.tags))
+      AND ($7::integer IS NULL OR EXISTS (SELECT FROM list_member m WHERE m.list_id = $7 AND m.contact_id = l.id))
+    ORDER BY l.id LIMIT $4
+)
+SELECT r.until, r.looked, f.* FROM reached r LEFT JOIN fitting f ON true ORDER BY f.id;

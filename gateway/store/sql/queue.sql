@@ -57,16 +57,22 @@ select reap($1, $2, $3);
 select make_partitions($1);
 
 -- name: lane_limits
--- The limits that lanes have now.
-select l.id, l.name, s.rate_per_s, s.burst, s.max_connections from lane l join lane_state s on s.lane_id = l.id
+-- The limits that lanes have now, and those that an operator gave them for a time.
+select l.id, l.name, s.rate_per_s, s.burst, s.max_connections, o.rate_per_s as own_rate, o.burst as own_burst, o.max_connections as own_connections
+  from lane l join lane_state s on s.lane_id = l.id
+  left join lane_override o on o.lane_id = l.id and o.until_at > clock_timestamp()
  where l.id > $1 order by l.id limit $2;
 
 -- name: set_lane_limits
--- Give lanes new limits: what they owe is rescaled to the new rate, and they wake to it.
+-- Give lanes new limits, or where an operator gave them others for a time, those: what they owe is rescaled to the new rate, and they wake
+-- to it.
 update lane_state s set rate_per_s = n.rate, burst = n.burst, max_connections = n.connections,
        tat = case when s.tat > clock_timestamp() then clock_timestamp() + (s.tat - clock_timestamp()) * (s.rate_per_s / n.rate) else s.tat end,
        token_at = '-infinity'
-  from (select u.* from unnest($1::integer[], $2::float8[], $3::float8[], $4::integer[]) u(lane_id, rate, burst, connections) order by u.lane_id) n
+  from (select u.lane_id, coalesce(o.rate_per_s, u.rate) as rate, coalesce(o.burst, u.burst) as burst,
+               coalesce(o.max_connections, u.connections) as connections
+          from unnest($1::integer[], $2::float8[], $3::float8[], $4::integer[]) u(lane_id, rate, burst, connections)
+          left join lane_override o on o.lane_id = u.lane_id and o.until_at > clock_timestamp() order by u.lane_id) n
  where s.lane_id = n.lane_id;
 
 -- name: messages

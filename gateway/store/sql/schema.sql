@@ -461,6 +461,47 @@ CREATE FUNCTION public.is_operator() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE((current_setting('gateway.site_id'::text, true) = '*'::text), false);
 
+CREATE FUNCTION public.lane_backlogs(p_lanes integer[], p_most integer) RETURNS TABLE(lane_id integer, ready integer, waiting integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    perform need_operator();
+    return query
+    select l.id,
+           (select count(*) from (select from flow f cross join lateral (
+                select from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor order by q.seq limit p_most) x
+             where f.lane_id = l.id limit p_most) y)::integer,
+           (select count(*) from (select from flow f cross join lateral (
+                select from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') limit p_most) x
+             where f.lane_id = l.id limit p_most) y)::integer
+      from unnest(p_lanes) l(id);
+end $$;
+
+CREATE FUNCTION public.limit_lane(p_lane integer, p_rate double precision, p_burst double precision, p_connections integer, p_seconds double precision, p_why text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare v_now constant timestamptz := clock_timestamp();
+begin
+    perform need_operator();
+    if not exists (select from lane_state s where s.lane_id = p_lane) then return false; end if;
+    insert into lane_override (lane_id, rate_per_s, burst, max_connections, until_at, why, created_at)
+    values (p_lane, p_rate, p_burst, p_connections, v_now + make_interval(secs => p_seconds), p_why, v_now)
+    on conflict (lane_id) do update set rate_per_s = excluded.rate_per_s, burst = excluded.burst, max_connections = excluded.max_connections,
+        until_at = excluded.until_at, why = excluded.why, created_at = excluded.created_at;
+    update lane_state s set rate_per_s = coalesce(p_rate, s.rate_per_s), burst = coalesce(p_burst, s.burst),
+           max_connections = coalesce(p_connections, s.max_connections),
+           tat = case when s.tat > v_now then v_now + (s.tat - v_now) * (s.rate_per_s / coalesce(p_rate, s.rate_per_s)) else s.tat end,
+           token_at = '-infinity'
+     where s.lane_id = p_lane;
+    return true;
+end $$;
+
 CREATE FUNCTION public.lock_deliveries(p_message bigint, p_states public.delivery_state[]) RETURNS bigint[]
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
@@ -517,6 +558,15 @@ begin
         end if;
     end loop;
     return coalesce(v_low, 0);
+end $$;
+
+CREATE FUNCTION public.need_operator() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if current_setting('role') = 'gateway_api' and not is_operator() then
+        raise insufficient_privilege using message = 'this is for operators';
+    end if;
 end $$;
 
 CREATE FUNCTION public.promote(p_limit integer, p_shard integer, OUT promoted integer, OUT expired integer, OUT unresolved integer) RETURNS record
@@ -690,6 +740,34 @@ begin
         union all select 'quarantined', v_quarantined::bigint where v_quarantined > 0;
 end $$;
 
+CREATE FUNCTION public.resume_lane(p_lane integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    perform need_operator();
+    -- A claim looks from a floor on that is up to a second old: the lane must not become ready below it.
+    update lane_state s set suspended_until = '-infinity', suspended_why = '', token_at = greatest(s.token_at, clock_timestamp())
+     where s.lane_id = p_lane and s.suspended_until > clock_timestamp();
+    return found;
+end $$;
+
+CREATE FUNCTION public.site_backlog(p_site integer, p_priority smallint, p_most integer) RETURNS integer
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+    select count(*)::integer from (
+        select from flow f cross join lateral (
+            (select 1 from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor order by q.seq limit p_most)
+            union all
+            (select 1 from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') limit p_most)) x
+         where f.site_id = p_site and f.priority = p_priority and (current_setting('role') <> 'gateway_api' or p_site = current_site() or is_operator())
+         limit p_most) y
+$$;
+
 CREATE FUNCTION public.submit(p_site integer, p_keys text[], p_hashes bytea[], p_statuses smallint[], p_answers bytea[], p_accepted timestamp with time zone, p_messages bigint[], p_key_of text[], p_domains integer[], p_streams public.stream[], p_senders text[], p_reply_tos text[], p_subjects text[], p_htmls text[], p_texts text[], p_headers text[], p_templates text[], p_attachments bytea[], p_urgent integer, p_ids bigint[], p_of bigint[], p_recipients text[], p_variables text[], p_lanes integer[], p_flows bigint[], p_due timestamp with time zone[], p_expires timestamp with time zone[], p_alone boolean, OUT replayed boolean, OUT body_hash bytea, OUT status smallint, OUT answer bytea, OUT suppressed bigint[]) RETURNS record
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
@@ -759,6 +837,18 @@ CREATE FUNCTION public.suppress_bounced(p_ids bigint[], p_suppress text[], p_rep
     delete from list_member m using bad b, contact c
      where c.site_id = b.site_id and c.email_key = b.email_key and m.contact_id = c.id
 $$;
+
+CREATE FUNCTION public.suspend_lane(p_lane integer, p_seconds double precision, p_why text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+    perform need_operator();
+    update lane_state s set suspended_until = coalesce(clock_timestamp() + make_interval(secs => p_seconds), 'infinity'), suspended_why = p_why
+     where s.lane_id = p_lane;
+    return found;
+end $$;
 
 CREATE FUNCTION public.suspend_lanes(p_lanes integer[], p_seconds double precision[], p_why text[]) RETURNS void
     LANGUAGE sql
@@ -843,6 +933,16 @@ CREATE FUNCTION public.touch_keys(p_ids integer[]) RETURNS void
     update api_key set last_used_at = now() where id = any (p_ids)
 $$;
 
+CREATE FUNCTION public.unlimit_lane(p_lane integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    AS $$
+begin
+    perform need_operator();
+    update lane_override o set until_at = clock_timestamp() where o.lane_id = p_lane and o.until_at > clock_timestamp();
+    return found;
+end $$;
+
 CREATE FUNCTION public.wake(p_flows bigint[], p_seqs bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan TO 'off'
@@ -885,6 +985,15 @@ begin
     if v_flows is null then return 0; end if;
     perform wake(v_flows, v_seqs);
     return cardinality(v_flows);
+end $$;
+
+CREATE FUNCTION public.wake_site(p_site integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public'
+    AS $$
+begin
+    perform need_operator();
+    return wake_held(0, p_site);
 end $$;
 
 CREATE TABLE public.acceptance (
@@ -945,6 +1054,8 @@ CREATE TABLE public.broadcast (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     ended_at timestamp with time zone,
+    scheduled_at timestamp with time zone,
+    detail text DEFAULT ''::text NOT NULL,
     CONSTRAINT broadcast_expires_in_s_check CHECK ((expires_in_s > 0))
 );
 
@@ -1230,6 +1341,20 @@ ALTER TABLE public.lane ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.lane_override (
+    lane_id integer NOT NULL,
+    rate_per_s double precision,
+    burst double precision,
+    max_connections integer,
+    until_at timestamp with time zone NOT NULL,
+    why text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT lane_override_burst_check CHECK ((burst >= (1)::double precision)),
+    CONSTRAINT lane_override_check CHECK ((num_nonnulls(rate_per_s, burst, max_connections) > 0)),
+    CONSTRAINT lane_override_max_connections_check CHECK ((max_connections > 0)),
+    CONSTRAINT lane_override_rate_per_s_check CHECK ((rate_per_s > (0)::double precision))
+);
+
 CREATE TABLE public.lane_state (
     lane_id integer NOT NULL,
     rate_per_s double precision NOT NULL,
@@ -1504,6 +1629,9 @@ ALTER TABLE ONLY public.incarnation
 ALTER TABLE ONLY public.lane
     ADD CONSTRAINT lane_name_source_key UNIQUE (name, source);
 
+ALTER TABLE ONLY public.lane_override
+    ADD CONSTRAINT lane_override_pkey PRIMARY KEY (lane_id);
+
 ALTER TABLE ONLY public.lane
     ADD CONSTRAINT lane_pkey PRIMARY KEY (id);
 
@@ -1551,6 +1679,8 @@ CREATE INDEX api_key_site ON public.api_key USING btree (site_id);
 
 CREATE INDEX broadcast_message ON public.broadcast USING btree (message_id) WHERE (message_id IS NOT NULL);
 
+CREATE INDEX broadcast_scheduled ON public.broadcast USING btree (scheduled_at) WHERE (state = 'scheduled'::public.broadcast_state);
+
 CREATE INDEX broadcast_site ON public.broadcast USING btree (site_id, id);
 
 CREATE INDEX broadcast_working ON public.broadcast USING btree (id) WHERE ((state = ANY (ARRAY['preparing'::public.broadcast_state, 'sending'::public.broadcast_state, 'paused'::public.broadcast_state, 'cancelled'::public.broadcast_state])) AND (ended_at IS NULL));
@@ -1568,6 +1698,8 @@ CREATE INDEX event_rest_delivery_id_idx ON public.event_rest USING btree (delive
 CREATE INDEX flow_active ON public.flow USING btree (lane_id, priority) WHERE active;
 
 CREATE INDEX flow_broadcast ON public.flow USING btree (broadcast_id) WHERE (broadcast_id <> 0);
+
+CREATE INDEX flow_site ON public.flow USING btree (site_id);
 
 CREATE INDEX idempotency_created ON public.idempotency USING btree (created_at);
 
@@ -1636,6 +1768,9 @@ ALTER TABLE ONLY public.import
 
 ALTER TABLE ONLY public.import
     ADD CONSTRAINT import_site_id_fkey FOREIGN KEY (site_id) REFERENCES public.site(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.lane_override
+    ADD CONSTRAINT lane_override_lane_id_fkey FOREIGN KEY (lane_id) REFERENCES public.lane(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.list_member
     ADD CONSTRAINT list_member_contact_id_fkey FOREIGN KEY (contact_id) REFERENCES public.contact(id) ON DELETE CASCADE;
@@ -1855,6 +1990,9 @@ GRANT SELECT ON TABLE public.lane TO gateway_api;
 
 GRANT ALL ON SEQUENCE public.lane_id_seq TO gateway_api;
 GRANT ALL ON SEQUENCE public.lane_id_seq TO gateway_dispatch;
+
+GRANT SELECT ON TABLE public.lane_override TO gateway_api;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.lane_override TO gateway_dispatch;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.lane_state TO gateway_dispatch;
 GRANT SELECT ON TABLE public.lane_state TO gateway_api;

@@ -3,15 +3,17 @@
 -- name: create_site
 -- Makes a site; operators only.
 INSERT INTO site (name, time_zone, campaigns) VALUES ($1, $2, $3)
-RETURNING id, name, time_zone, status, campaigns, created_at;
+RETURNING id, name, time_zone, status, campaigns, created_at, NULL::text, NULL::timestamptz;
 
 -- name: sites
 -- Up to $2 sites after $1.
-SELECT id, name, time_zone, status, campaigns, created_at FROM site WHERE id > $1 ORDER BY id LIMIT $2;
+SELECT s.id, s.name, s.time_zone, s.status, s.campaigns, s.created_at, h.why, h.created_at AS held_at
+FROM site s LEFT JOIN hold h ON h.kind = 'site' AND h.ref = s.id AND (h.until_at IS NULL OR h.until_at > now()) WHERE s.id > $1 ORDER BY s.id LIMIT $2;
 
 -- name: site
 -- One site.
-SELECT id, name, time_zone, status, campaigns, created_at FROM site WHERE id = $1;
+SELECT s.id, s.name, s.time_zone, s.status, s.campaigns, s.created_at, h.why, h.created_at AS held_at
+FROM site s LEFT JOIN hold h ON h.kind = 'site' AND h.ref = s.id AND (h.until_at IS NULL OR h.until_at > now()) WHERE s.id = $1;
 
 -- name: create_key
 -- Makes a key: site $1 (null: an operator's), name $2, prefix $3, SHA-256 $4, scopes $5.
@@ -35,3 +37,21 @@ SELECT id, site_id, hash, scopes, site_status, campaigns FROM find_key($1);
 -- name: touch_keys
 -- Notes that keys $1 were used now.
 SELECT touch_keys($1);
+
+-- name: hold_site
+-- Holds back all deliveries of site $1 because of $2. Null: there is no such site, or it is held already.
+INSERT INTO hold AS h (kind, ref, why) SELECT 'site', id, $2 FROM site WHERE id = $1 FOR KEY SHARE
+ON CONFLICT (kind, ref) DO UPDATE SET why = excluded.why, until_at = NULL, created_at = now() WHERE h.until_at <= now()
+RETURNING true;
+
+-- name: release_site
+-- Takes the hold of site $1 away. Null: there was none.
+DELETE FROM hold h USING site s WHERE s.id = $1 AND h.kind = 'site' AND h.ref = s.id RETURNING true;
+
+-- name: wake_site
+-- Wakes what the hold of site $1 had parked.
+SELECT wake_site($1);
+
+-- name: site_backlog
+-- How many deliveries of site $1 and priority $2 wait; no more than $3 are counted.
+SELECT site_backlog($1, $2::smallint, $3);

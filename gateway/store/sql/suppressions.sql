@@ -1,9 +1,17 @@
 -- Queries of gateway/store/suppressions.py. Row-level security limits each to the site of its transaction.
 
 -- name: suppressions
--- Up to $4 suppressions of site $1 after address $2 and scope $3.
+-- Up to $4 suppressions of site $1 after address $2 and scope $3; of those only in scope $5 and for reason $6 (null: any).
 SELECT email_key, scope, reason, evidence, delivery_id, created_at
-FROM suppression WHERE site_id = $1 AND (email_key, scope) > ($2, $3) ORDER BY email_key, scope LIMIT $4;
+FROM suppression
+WHERE site_id = $1 AND (email_key, scope) > ($2, $3)
+  AND ($5::text IS NULL OR scope = $5) AND ($6::text IS NULL OR reason = $6)
+ORDER BY email_key, scope LIMIT $4;
+
+-- name: of_address
+-- The suppressions of address $2 of site $1.
+SELECT email_key, scope, reason, evidence, delivery_id, created_at
+FROM suppression WHERE site_id = $1 AND email_key = lower($2) ORDER BY scope;
 
 -- name: add_suppression
 -- Suppresses address $2 of site $1 in scope $3 because of $4, with evidence $5; what is there stays. Nothing for a site that is no more:
@@ -12,6 +20,17 @@ INSERT INTO suppression AS s (site_id, email_key, scope, reason, evidence)
 SELECT id, lower($2), $3, $4, $5 FROM site WHERE id = $1 FOR KEY SHARE
 ON CONFLICT (site_id, email_key, scope) DO UPDATE SET reason = s.reason
 RETURNING email_key, scope, reason, evidence, delivery_id, created_at;
+
+-- name: add_suppressions
+-- Suppresses addresses $2 of site $1 in scopes $3 because of $4, with evidence $5; what is there stays. Gives how many are new. In their
+-- order, so that two imports at once do not deadlock.
+WITH added AS (
+    INSERT INTO suppression (site_id, email_key, scope, reason, evidence)
+    SELECT $1, lower(g.email), g.scope, g.reason, g.evidence
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) g(email, scope, reason, evidence) ORDER BY lower(g.email), g.scope
+    ON CONFLICT DO NOTHING RETURNING 1
+)
+SELECT count(*) FROM added;
 
 -- name: remove_suppression
 -- Lets address $2 of site $1 be written to again in scope $3, or in all when it is null; gives how many there were.

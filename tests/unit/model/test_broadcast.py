@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from gateway.errors import InvalidTransition
-from gateway.model.broadcast import Action, BroadcastState, actions, transition
+from gateway.model.broadcast import Action, BroadcastState, actions, need_draft, transition
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ from gateway.model.broadcast import Action, BroadcastState, actions, transition
         ("paused", "resume", "sending"),
         ("sending", "complete", "completed"),
         ("draft", "cancel", "cancelled"),
+        ("draft", "schedule", "scheduled"),
+        ("scheduled", "schedule", "scheduled"),
+        ("scheduled", "fail", "failed"),
         ("paused", "cancel", "cancelled"),
     ],
 )
@@ -43,3 +46,11 @@ def test_what_is_not_in_the_table_is_refused_and_names_what_is(
 @pytest.mark.parametrize("ended", ["completed", "cancelled", "failed"])
 def test_nothing_leads_on_from_an_end(ended: str) -> None:
     assert actions(BroadcastState(ended)) == ()
+
+
+def test_only_a_draft_is_changed() -> None:
+    need_draft(BroadcastState.DRAFT, "a changed draft")
+    for state in set(BroadcastState) - {BroadcastState.DRAFT}:
+        with pytest.raises(InvalidTransition, match="a changed draft") as caught:
+            need_draft(state, "a changed draft")
+        assert set(caught.value.allowed) == {transition(state, option) for option in actions(state)}
