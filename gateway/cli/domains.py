@@ -28,8 +28,7 @@ from gateway.mta.dkim_record import RecordCheck, RecordState, check_record
 from gateway.mta.dns import Dns
 from gateway.mta.keys import load_or_create_master_key
 from gateway.mta.mx_plan import Answer, Unanswered
-from gateway.store.domain_names import domain_named
-from gateway.store.domains import Domain, get_domain, list_domains, mark_verified
+from gateway.store.domains import Domain, domain_named, get_domain, list_domains, mark_verified
 from gateway.store.pool import Connection
 from gateway.store.sites import get_site
 from gateway.store.tenancy import OPERATOR, as_site
@@ -166,9 +165,8 @@ async def verify(
 async def _find(connection: Connection, text: str) -> Domain:
     if text.isdecimal() or text.startswith(f"{Prefix.DOMAIN}_"):
         number = number_of(Prefix.DOMAIN, text, "the domain")
-    else:
-        number = await domain_named(connection, domain_name(text, "the domain"))
-    return await get_domain(connection, min(number, (1 << 31) - 1))
+        return await get_domain(connection, min(number, (1 << 31) - 1))
+    return await domain_named(connection, domain_name(text, "the domain"))
 
 
 async def _look(needed: list[KeyRecord], config: MxConfig) -> list[RecordCheck]:

@@ -1,15 +1,17 @@
-"""`gateway lanes list | suspend | resume`."""
+"""`gateway lanes list | suspend | resume | limit | unlimit`."""
 
 from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
 
+from gateway.api.lanes import Duration
 from gateway.app.database import connection
+from gateway.app.operator import transaction
 from gateway.cli.common import (
     DEFAULTS,
     Common,
@@ -21,14 +23,17 @@ from gateway.cli.common import (
     say,
 )
 from gateway.model.why import Code
-from gateway.store.lane_control import Fleet, LaneReport, read_fleet, report_lanes, resume_lane, suspend_lane
+from gateway.store.lane_report import Fleet, LaneReport, read_fleet, report_lanes
+from gateway.store.lanes import get_lane, limit_lane, resume_lane, suspend_lane, unlimit_lane
 from gateway.store.traces import lane_of
+from gateway.throttle.shaping import Burst, Connections, Rate
 
 _LIMIT_MAX: Final = 100_000
-_SECONDS_MAX: Final = 31_536_000
 _WHY_MAX: Final = 200
 
-lanes = App(name="lanes", help="Lanes, one for each destination: list, suspend, resume.")
+Why = Annotated[str, Parameter(help="What `explain` and the API tell of it.")]
+
+lanes = App(name="lanes", help="Lanes, one for each destination: list, suspend, resume, limit.")
 
 
 @lanes.command(name="list")
@@ -88,7 +93,7 @@ async def list_(
 async def suspend(
     lane: Annotated[str, Parameter(help="A recipient domain: its lane.")],
     *,
-    why: Annotated[str, Parameter(help="What `explain` and the API tell of it.")],
+    why: Why,
     seconds: Annotated[float | None, Parameter(help="How long; without, until it is resumed.")] = None,
     common: Common = DEFAULTS,
 ) -> None:
@@ -96,15 +101,13 @@ async def suspend(
 
     Example: gateway lanes suspend example.org --seconds 3600 --why "they asked us to"
     """
-    if seconds is not None and (not math.isfinite(seconds) or not 0 < seconds <= _SECONDS_MAX):
-        raise UsageError(f"--seconds: {seconds:g} is not above 0 and at most {_SECONDS_MAX}")
-    if not why.strip() or len(why) > _WHY_MAX or not why.isprintable():
-        raise UsageError(f"--why: expected a reason in one line of at most {_WHY_MAX} characters")
-    domain = domain_name(lane, "the lane")
-    async with connection(common.load()) as opened:
-        until = await suspend_lane(
-            opened, await lane_of(opened, domain), seconds, f"an operator: {why.strip()}"
-        )
+    domain, said = domain_name(lane, "the lane"), _why(why)
+    if seconds is not None:
+        _check("--seconds", seconds, Duration)
+    async with transaction(common.load()) as opened:
+        number = await lane_of(opened, domain)
+        await suspend_lane(opened, number, seconds, f"an operator: {said}")
+        until = (await get_lane(opened, number, most=1)).suspended_until
     if common.json:
         print_json({"lane": domain, "suspended": True, "until": until})
     else:
@@ -122,12 +125,78 @@ async def resume(
     Example: gateway lanes resume example.org
     """
     domain = domain_name(lane, "the lane")
-    async with connection(common.load()) as opened:
+    async with transaction(common.load()) as opened:
         changed = await resume_lane(opened, await lane_of(opened, domain))
     if common.json:
         print_json({"lane": domain, "suspended": False, "changed": changed})
     else:
         say(f"{domain} sends again" if changed else f"{domain} was not suspended")
+
+
+@lanes.command
+async def limit(
+    lane: Annotated[str, Parameter(help="A recipient domain: its lane.")],
+    *,
+    seconds: Annotated[float, Parameter(help="How long, in place of the throttles.")],
+    why: Why,
+    rate: Annotated[float | None, Parameter(help="Deliveries a second.")] = None,
+    burst: Annotated[int | None, Parameter(help="How many may leave at once.")] = None,
+    connections: Annotated[int | None, Parameter(help="Connections at once, over all dispatchers.")] = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Give a lane other limits for a time, at once; what is not said stays as the throttles have it.
+
+    Example: gateway lanes limit example.org --rate 0.5 --connections 1 --seconds 7200 --why "they defer us"
+    """
+    domain, said = domain_name(lane, "the lane"), _why(why)
+    _check("--seconds", seconds, Duration)
+    if rate is None and burst is None and connections is None:
+        raise UsageError("expected --rate, --burst or --connections")
+    for option, value, kind in (
+        ("--rate", rate, Rate), ("--burst", burst, Burst), ("--connections", connections, Connections),
+    ):  # fmt: skip
+        if value is not None:
+            _check(option, value, kind)
+    async with transaction(common.load()) as opened:
+        number = await lane_of(opened, domain)
+        await limit_lane(
+            opened,
+            number,
+            rate_per_s=rate,
+            burst=None if burst is None else float(burst),
+            max_connections=connections,
+            for_s=seconds,
+            why=said,
+        )
+        now = await get_lane(opened, number, most=1)
+    until = None if now.override is None else now.override.until_at
+    if common.json:
+        print_json({
+            "lane": domain, "rate_per_s": now.rate_per_s, "burst": now.burst, "max_connections": now.max_connections, "until": until,
+        })  # fmt: skip
+    else:
+        say(
+            f"{domain}: {now.rate_per_s:g} a second, {now.burst:g} at once, {now.max_connections} connections, until {moment(until)} UTC"
+        )
+
+
+@lanes.command
+async def unlimit(
+    lane: Annotated[str, Parameter(help="A recipient domain: its lane.")],
+    *,
+    common: Common = DEFAULTS,
+) -> None:
+    """End the limits that an operator gave a lane: within seconds it has those of the throttles.
+
+    Example: gateway lanes unlimit example.org
+    """
+    domain = domain_name(lane, "the lane")
+    async with transaction(common.load()) as opened:
+        changed = await unlimit_lane(opened, await lane_of(opened, domain))
+    if common.json:
+        print_json({"lane": domain, "changed": changed})
+    else:
+        say(f"{domain}: as the throttles say" if changed else f"{domain} has no limits of an operator")
 
 
 def reason(lane: LaneReport, fleet: Fleet) -> tuple[Code | None, datetime | None]:
@@ -147,6 +216,23 @@ def reason(lane: LaneReport, fleet: Fleet) -> tuple[Code | None, datetime | None
     if lane.deferred or lane.in_doubt:
         return (Code.DEFERRED if lane.deferred else Code.IN_DOUBT), lane.next_due_at
     return (Code.HELD if lane.held else None), None
+
+
+def _why(text: str) -> str:
+    if not text.strip() or len(text) > _WHY_MAX or not text.isprintable():
+        raise UsageError(f"--why: expected a reason in one line of at most {_WHY_MAX} characters")
+    return text.strip()
+
+
+def _check(option: str, value: float, kind: Any) -> None:
+    """Hold a number to what the API takes."""
+    try:
+        if math.isfinite(value):
+            msgspec.convert(value, kind)
+            return
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{option}: {value:g}: {error}") from error
+    raise UsageError(f"{option}: {value:g} is no number")
 
 
 def _row(lane: LaneReport, fleet: Fleet) -> tuple[object, ...]:

@@ -35,7 +35,7 @@ _COMMANDS: Final = {
         "gateway.cli.suppressions:suppressions",
         "Who must not be written to: list, add, remove, import, export.",
     ),
-    "lanes": ("gateway.cli.lanes:lanes", "Lanes, one for each destination: list, suspend, resume."),
+    "lanes": ("gateway.cli.lanes:lanes", "Lanes, one for each destination: list, suspend, resume, limit."),
     "books": ("gateway.cli.books:books", "Show that every accepted delivery is in exactly one state."),
     "reconcile": ("gateway.cli.reconcile:reconcile", "After a restore: decide what becomes of what is open."),
     "explain": (

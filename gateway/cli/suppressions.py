@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Final, Literal, TextIO, cast
+from typing import IO, Annotated, Final, Literal
 
 import msgspec
 from cyclopts import App, Parameter
 
 from gateway.app.exits import Exit
 from gateway.app.operator import operators_pool, transaction
+from gateway.campaigns.csv_rows import Refused
+from gateway.campaigns.imports import read_lines
+from gateway.campaigns.suppression_rows import (
+    COLUMNS,
+    EVIDENCE_LIMIT,
+    REASON_LIMIT,
+    read_suppressions,
+    write_rows,
+)
 from gateway.cli.common import (
     DEFAULTS,
     Common,
@@ -25,20 +34,28 @@ from gateway.cli.common import (
     site_number,
 )
 from gateway.cli.progress import progress
-from gateway.cli.suppression_file import COLUMNS, EVIDENCE_LIMIT, REASON_LIMIT, Refused, read_entries
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
 from gateway.store.pool import Connection
 from gateway.store.sites import get_site
-from gateway.store.suppression_lists import NewSuppression, add_suppressions, count_suppressions
-from gateway.store.suppressions import Suppression, add_suppression, list_suppressions, remove_suppression
+from gateway.store.suppressions import (
+    Filters,
+    NewSuppression,
+    Suppression,
+    add_suppression,
+    add_suppressions,
+    count_suppressions,
+    list_suppressions,
+    remove_suppression,
+)
 from gateway.store.tenancy import OPERATOR, as_site
 
 _PAGE: Final = 1_000
 _BATCH: Final = 1_000
 _REFUSED_SHOWN: Final = 100
 _BEGIN: Final = ("", "")
+_ALL: Final = Filters()
 
 Site = Annotated[str, Parameter(help="Whose list (site_…, or its number).")]
 Scope = Literal["all", "marketing"]
@@ -65,7 +82,7 @@ async def list_(
         raise UsageError(f"--limit: {limit} is not 1 to {_PAGE}")
     async with transaction(common.load()) as opened:
         await get_site(opened, number)
-        found = await list_suppressions(opened, number, (after.lower(), "~"), limit + 1)
+        found = await list_suppressions(opened, number, (after.lower(), "~"), limit + 1, _ALL)
     shown, more = found[:limit], len(found) > limit
     if common.json:
         print_json(
@@ -99,9 +116,7 @@ async def add(
     Example: gateway suppressions add mallory@example.org --site 7 --reason "asked by phone"
     """
     number, address = site_number(site), _address(email)
-    for option, text, limit in (("--reason", reason, REASON_LIMIT), ("--evidence", evidence, EVIDENCE_LIMIT)):
-        if len(text) > limit or "\0" in text or (option == "--reason" and not text):
-            raise UsageError(f"{option}: expected at most {limit} characters")
+    _check_words(reason, evidence)
     async with transaction(common.load()) as opened:
         made = await add_suppression(opened, number, address, scope, reason, evidence)
     if common.json:
@@ -144,50 +159,50 @@ async def import_(
 ) -> Exit:
     """Suppress the addresses of a file, and tell each line that is none.
 
-    CSV has the columns email, scope, reason and evidence. Who is suppressed already stays as they are, so it may be run again. Every 1,000 lines
-    are one transaction. Exit code 1 when lines were refused; the others are taken.
+    CSV has the columns email, scope, reason and evidence; others are passed over. Who is suppressed already stays as they are, so it may be run
+    again. Every 1,000 lines are one transaction. Exit code 1 when lines were refused; the others are taken.
 
     Example: gateway suppressions import old-list.csv --site 7 --scope marketing --reason "from the old system"
     """
     number = site_number(site)
-    read = added = 0
+    _check_words(reason, "")
+    rows = added = 0
     refused: list[Refused] = []
     with ExitStack() as files:
-        lines = sys.stdin if str(file) == "-" else files.enter_context(_open(file))
+        is_stdin = str(file) == "-"
+        opened_file = sys.stdin.buffer if is_stdin else files.enter_context(_open(file, "rb"))
+        size = file.stat().st_size if not is_stdin and file.is_file() else None
         config = common.load()
         async with operators_pool(config) as pool:
             async with as_site(pool, OPERATOR) as opened:
                 await get_site(opened, number)
-            move = files.enter_context(progress("lines", None, shown=not common.json))
-            batch: list[NewSuppression] = []
-
-            async def flush() -> int:
-                async with as_site(pool, OPERATOR) as opened:
-                    new = await add_suppressions(opened, number, batch)
-                batch.clear()
-                return new
-
-            for entry in read_entries(lines, scope, reason):
-                read += 1
-                if isinstance(entry, Refused):
-                    refused.append(entry)
-                    continue
-                batch.append(NewSuppression(entry.email, entry.scope, entry.reason, entry.evidence))
-                if len(batch) >= _BATCH:
-                    added += await flush()
-                    move(read)
-            added += await flush()
+            move = files.enter_context(progress("bytes", size, shown=not common.json))
+            read = read_suppressions(read_lines(opened_file), scope, reason)
+            try:
+                while batch := list(itertools.islice(read, _BATCH)):
+                    refused += [row for row in batch if isinstance(row, Refused)]
+                    new = [
+                        NewSuppression(row.email, row.scope, row.reason, row.evidence)
+                        for row in batch
+                        if not isinstance(row, Refused)
+                    ]
+                    async with as_site(pool, OPERATOR) as opened:
+                        added += await add_suppressions(opened, number, new)
+                    rows += len(batch)
+                    if size is not None:
+                        move(opened_file.tell())
+            except Invalid as error:
+                raise GatewayError(f"{file}: {error}") from error
+    known = rows - added - len(refused)
     if common.json:
-        told = [msgspec.to_builtins(one) for one in refused]
-        print_json({"read": read, "added": added, "known": read - added - len(refused), "refused": told})
+        errors = [msgspec.to_builtins(one) for one in refused]
+        print_json({"rows": rows, "added": added, "known": known, "refused": len(refused), "errors": errors})
     else:
         for one in refused[:_REFUSED_SHOWN]:
-            say(f"line {one.line}: {one.why}")
+            say(f"line {one.line}: {': '.join(part for part in (one.column, one.reason, one.value) if part)}")
         if len(refused) > _REFUSED_SHOWN:
             say(f"and {len(refused) - _REFUSED_SHOWN:,} more lines that were refused: --json lists all")
-        say(
-            f"{read:,} read, {added:,} added, {read - added - len(refused):,} known already, {len(refused):,} refused"
-        )
+        say(f"{rows:,} read, {added:,} added, {known:,} known already, {len(refused):,} refused")
     return Exit.FAILED if refused else Exit.OK
 
 
@@ -200,48 +215,59 @@ async def export(
 ) -> None:
     """Write all suppressions of a site as CSV, which `import` reads again. With --json, one object a line.
 
+    What a spreadsheet would take for a formula has an apostrophe before it, which `import` takes away.
+
     Example: gateway suppressions export suppressions.csv --site 7
     """
     number = site_number(site)
     config = common.load()
     written = 0
     with ExitStack() as files:
-        out = sys.stdout if file is None else files.enter_context(_open(file, "w"))
         async with transaction(config) as opened:
             await get_site(opened, number)
+            # Only now: a site that is not there must not cost the file that was there.
+            out = sys.stdout.buffer if file is None else files.enter_context(_open(file, "wb"))
             shown = file is not None and not common.json
             move = files.enter_context(
                 progress("suppressions", await count_suppressions(opened, number), shown=shown)
             )
-            writer = csv.writer(out, lineterminator="\n")
             if not common.json:
-                writer.writerow(COLUMNS)
+                out.write(write_rows([COLUMNS]))
             async for page in _pages(opened, number):
-                for one in page:
-                    if common.json:
-                        out.write(msgspec.json.encode(_document(one)).decode() + "\n")
-                    else:
-                        writer.writerow(
-                            [one.email, one.scope, one.reason, one.evidence, one.created_at.isoformat()]
-                        )
+                if common.json:
+                    out.write(b"".join(msgspec.json.encode(_document(one)) + b"\n" for one in page))
+                else:
+                    out.write(write_rows([_cells(one) for one in page]))
                 written += len(page)
                 move(written)
+            out.flush()
     if file is not None and not common.json:
         say(f"{file}: {written:,} suppressions")
 
 
 async def _pages(connection: Connection, site_id: int) -> AsyncIterator[list[Suppression]]:
     after = _BEGIN
-    while page := await list_suppressions(connection, site_id, after, _PAGE):
+    while page := await list_suppressions(connection, site_id, after, _PAGE, _ALL):
         yield page
         after = (page[-1].email, page[-1].scope)
 
 
-def _open(path: Path, mode: Literal["r", "w"] = "r") -> TextIO:
+def _open(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:
     try:
-        return cast(TextIO, path.open(mode, encoding="utf-8", errors="replace", newline=""))
+        return path.open(mode)
     except OSError as error:
         raise GatewayError(f"{path}: {error.strerror}") from error
+
+
+def _check_words(reason: str, evidence: str) -> None:
+    for option, text, limit in (("--reason", reason, REASON_LIMIT), ("--evidence", evidence, EVIDENCE_LIMIT)):
+        if len(text) > limit or "\0" in text or (option == "--reason" and not text):
+            raise UsageError(f"{option}: expected at most {limit} characters")
+
+
+def _cells(one: Suppression) -> tuple[str, ...]:
+    delivery = "" if one.delivery_id is None else encode(Prefix.DELIVERY, one.delivery_id)
+    return (one.email, one.scope, one.reason, one.evidence, delivery, one.created_at.isoformat())
 
 
 def _address(text: str) -> str:

@@ -21,6 +21,7 @@ _OF_ADDRESS = _SQL.of_address
 _ADD_SUPPRESSION = _SQL.add_suppression
 _ADD_SUPPRESSIONS = _SQL.add_suppressions
 _REMOVE_SUPPRESSION = _SQL.remove_suppression
+_COUNT = _SQL.count_suppressions
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -66,6 +67,11 @@ async def list_suppressions(
         ][:limit]
     rows = await connection.fetch(_SUPPRESSIONS, site_id, *after, limit, filters.scope, filters.reason)
     return [Suppression(*row) for row in rows]
+
+
+async def count_suppressions(connection: Connection, site_id: int) -> int:
+    """How many suppressions a site has: reads them all."""
+    return int(await connection.fetchval(_COUNT, site_id) or 0)
 
 
 async def add_suppression(

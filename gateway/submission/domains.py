@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 import msgspec
 
 from gateway.mta.keys import generate_ed25519_key, generate_rsa_key, public_key_txt, seal
 from gateway.store import domains
-from gateway.store.domains import Domain
+from gateway.store.domains import Domain, DomainKey
 from gateway.store.pool import Connection
 
 
@@ -61,10 +62,14 @@ async def add_domain(
 
 async def key_records(connection: Connection, domain: Domain) -> list[KeyRecord]:
     """The records that a domain's keys need, the signing one first."""
-    further = (await domains.keys_of(connection, [domain.id]))[domain.id]
+    return records_of(domain, (await domains.keys_of(connection, [domain.id]))[domain.id])
+
+
+def records_of(domain: Domain, further: Sequence[DomainKey]) -> list[KeyRecord]:
+    """The records of a domain's own key, which comes first, and of its further ones."""
     published = [
         (domain.selector, domain.public_key, True),
-        *((k.selector, k.public_key, k.signs) for k in further),
+        *((key.selector, key.public_key, key.signs) for key in further),
     ]
     return [
         KeyRecord(f"{selector}._domainkey.{domain.name}", value, signs)

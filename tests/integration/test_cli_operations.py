@@ -14,7 +14,7 @@ import pytest
 from gateway.app.exits import Exit
 from gateway.cli.lanes import reason
 from gateway.model.why import Code
-from gateway.store.lane_control import Fleet, LaneReport
+from gateway.store.lane_report import Fleet, LaneReport
 from tests.support.api import make_broadcast, open_world
 from tests.support.cli import Cli, cli_on
 from tests.support.dns import Fails, scripted_dns
@@ -65,7 +65,8 @@ SEND = (
                   ("send", "--site", "1", "--from", "a@a.example", "--to", "b@b.example", "--text", "@none.txt"),
                   ("broadcast", "pause", "lst_0000000000001"), ("broadcast", "status"), ("lanes", "list", "--limit", "0"),
                   ("lanes", "list", "--lane", "no domain"), ("lanes", "suspend", "a.example"),
-                  ("lanes", "suspend", "a.example", "--why", "w", "--seconds", "nan"), ("lanes", "suspend", "a.example", "--why", " "),
+                  ("lanes", "suspend", "a.example", "--why", "w", "--seconds", "nan"), ("lanes", "suspend", "a.example", "--why", " "), ("lanes", "limit", "a.example", "--seconds", "9", "--why", "w"),
+                  ("lanes", "limit", "a.example", "--seconds", "9", "--why", "w", "--rate", "0"),
                   ("suppressions", "add", "nobody", "--site", "1"), ("suppressions", "add", "a@a.example", "--site", "1", "--scope", "some"),
                   ("suppressions", "list", "--site", "1", "--limit", "1001"), ("suppressions", "remove", "nobody", "--site", "1")],
 )  # fmt: skip
@@ -243,6 +244,24 @@ async def test_lanes_are_shown_suspended_and_resumed(cli: Cli, verified: str, po
     assert [one["why"] for one in (await cli.json("lanes", "list"))["data"]] == ["lane_suspended"]
     await cli.json("lanes", "resume", "one.example")
     assert (await cli.json("lanes", "list"))["data"] == []
+    limits = (
+        "one.example",
+        "--rate",
+        "0.5",
+        "--connections",
+        "1",
+        "--seconds",
+        "3600",
+        "--why",
+        "they defer us",
+    )
+    limited = await cli.json("lanes", "limit", *limits)
+    assert (limited["rate_per_s"], limited["max_connections"]) == (0.5, 1)
+    code, out, _ = await cli("lanes", "limit", *limits)
+    assert (code, out.startswith("one.example: 0.5 a second, ")) == (Exit.OK, True)
+    assert await cli.json("lanes", "unlimit", "one.example") == {"lane": "one.example", "changed": True}
+    code, out, _ = await cli("lanes", "unlimit", "one.example")
+    assert (code, out) == (Exit.OK, "one.example has no limits of an operator\n")
     assert [one["why"] for one in (await cli.json("lanes", "list", "--idle"))["data"]] == [None]
 
 
@@ -269,11 +288,12 @@ async def test_a_list_is_imported_in_batches_and_exported_as_it_was(
     lines += [f"u{number}@one.example,,," for number in range(1_500)]
     (tmp_path / "old.csv").write_text("\r\n".join(lines) + "\r\n")
     told = await cli.json("suppressions", "import", "old.csv", "--site", site, "--reason", "old system")
-    assert told == {"read": 1_501, "added": 1_501, "known": 0, "refused": []}
+    assert told == {"rows": 1_501, "added": 1_501, "known": 0, "refused": 0, "errors": []}
     (tmp_path / "more.txt").write_text("U7@one.example\n\nnobody\nnew@one.example\n")
     code, out, _ = await cli("suppressions", "import", "more.txt", "--site", site)
     assert code == Exit.FAILED, "a line was refused"
     assert out.splitlines()[0].startswith("line 3: email: ")
+    assert out.splitlines()[0].endswith(": nobody")
     assert out.splitlines()[-1] == "3 read, 1 added, 1 known already, 1 refused"
     code, out, _ = await cli("suppressions", "export", "--site", site)
     rows = {row["email"]: row for row in csv.DictReader(io.StringIO(out))}
@@ -287,7 +307,16 @@ async def test_a_list_is_imported_in_batches_and_exported_as_it_was(
     assert (code, out) == (Exit.OK, "all.csv: 1,502 suppressions\n")
     other = (await cli.json("sites", "create", "Other"))["id"]
     told = await cli.json("suppressions", "import", "all.csv", "--site", other)
-    assert (told["added"], told["refused"]) == (1_502, [])
+    assert (told["added"], told["refused"]) == (1_502, 0)
+    (tmp_path / "names.csv").write_text("name,scope\nAda,all\n")
+    code, out, err = await cli("suppressions", "import", "names.csv", "--site", site)
+    assert (code, out, err) == (
+        Exit.FAILED,
+        "",
+        "gateway: names.csv: no column email; there are name, scope\n",
+    )
+    code, _, _ = await cli("suppressions", "export", "all.csv", "--site", "99")
+    assert (code, (tmp_path / "all.csv").stat().st_size > 0) == (Exit.FAILED, True)
 
 
 def lane(**fields: Any) -> LaneReport:

@@ -1,4 +1,4 @@
--- Queries of gateway/store/lane_control.py: lanes as an operator sees and stops them. $1 and $2 of `lanes` filter; null: all.
+-- Queries of gateway/store/lane_report.py.
 
 -- name: lanes
 -- Lanes with what stands in them, the longest backlog first: lane $1 alone (null: all), the idle ones too if $2, $3 at most. Reads the whole
@@ -37,14 +37,3 @@ ORDER BY b.open DESC NULLS LAST, l.name, l.id LIMIT $3;
 -- How many dispatchers live by their own word, and why all claiming is stopped, if it is.
 SELECT (SELECT count(*) FROM incarnation WHERE status = 'live') AS dispatchers,
        (SELECT why FROM hold WHERE kind = 'fleet' AND (until_at IS NULL OR until_at > clock_timestamp()) LIMIT 1) AS stopped;
-
--- name: suspend
--- Lets lane $1 wait for $2 seconds (null: until it is resumed) because of $3, not less long than it does already.
-UPDATE lane_state SET suspended_until = greatest(suspended_until, CASE WHEN $2::double precision IS NULL THEN 'infinity'
-       ELSE clock_timestamp() + make_interval(secs => $2::double precision) END), suspended_why = $3
-WHERE lane_id = $1 RETURNING nullif(suspended_until, 'infinity') AS until;
-
--- name: resume
--- Lets lane $1 go on. Its wait ends now, and not in the past: a claim looks at no lane that was ready long before its last look.
-UPDATE lane_state SET suspended_until = clock_timestamp(), suspended_why = ''
-WHERE lane_id = $1 AND suspended_until > clock_timestamp() RETURNING true;

@@ -1,6 +1,7 @@
-"""Lanes as an operator sees them: what stands in each, whether it may send, and the switch for that.
+"""Every lane with all that stands in it, by state, and who may send it: the long look of an operator.
 
-Owns these looks and the suspension by hand. What claims and receivers do to a lane is in `store/queue`. Needs the role `gateway_dispatch`.
+Owns that look, which reads the whole queue. The short one, counted up to a bound, and an operator's hand on lanes: `store/lanes`. Needs the
+role `gateway_dispatch`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 from gateway.store.catalogue import load
 from gateway.store.pool import Connection, outages_named
 
-_SQL = load("lane_control")
+_SQL = load("lane_report")
 
 
 class LaneReport(msgspec.Struct, frozen=True):
@@ -68,17 +69,3 @@ async def read_fleet(connection: Connection) -> Fleet:
         row = await connection.fetchrow(_SQL.fleet)
     assert row is not None
     return Fleet(*row)
-
-
-async def suspend_lane(
-    connection: Connection, lane_id: int, seconds: float | None, why: str
-) -> datetime | None:
-    """Let a lane wait for so long, or (None) until it is resumed; what dispatchers have in hand still goes. Returns until when."""
-    with outages_named("suspending a lane"):
-        return await connection.fetchval(_SQL.suspend, lane_id, seconds, why)
-
-
-async def resume_lane(connection: Connection, lane_id: int) -> bool:
-    """Let a lane go on, whoever suspended it; False: it was not suspended."""
-    with outages_named("resuming a lane"):
-        return bool(await connection.fetchval(_SQL.resume, lane_id))
