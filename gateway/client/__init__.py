@@ -7,6 +7,8 @@ brings. What fails for a moment is repeated, and every POST has an idempotency k
 from gateway.client.aio import AsyncClient
 from gateway.client.bodies import (
     Attachment,
+    BroadcastChange,
+    ContactChange,
     Mailbox,
     NewBroadcast,
     NewContact,
@@ -48,11 +50,13 @@ __all__ = [
     "NEVER",
     "AsyncClient",
     "Attachment",
+    "BroadcastChange",
     "CampaignsDisabled",
     "Client",
     "ClientError",
     "Conflict",
     "ConsentMissing",
+    "ContactChange",
     "DomainUnverified",
     "FieldError",
     "Forbidden",

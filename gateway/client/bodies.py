@@ -72,6 +72,17 @@ class NewContact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fields: Mapping[str, Any] = {}
 
 
+class ContactChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is to be changed of a contact; what is left out stays. Of `fields` those that are given; one that is None goes (RFC 7396)."""
+
+    email: str | UnsetType = UNSET
+    first_name: str | UnsetType = UNSET
+    last_name: str | UnsetType = UNSET
+    phone: str | UnsetType = UNSET
+    tags: Sequence[str] | UnsetType = UNSET
+    fields: Mapping[str, Any] = {}
+
+
 class NewTemplate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A template's content, with Liquid tags; at least one of html and text."""
 
@@ -90,6 +101,19 @@ class NewBroadcast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sender: str | Mailbox
     reply_to: str | Mailbox = ""
     expires_in_s: int | None = None
+
+
+class BroadcastChange(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"sender": "from"}
+):
+    """What is to be changed of a draft; what is left out stays as it is."""
+
+    name: str | UnsetType = UNSET
+    list: str | UnsetType = UNSET
+    template: str | UnsetType = UNSET
+    sender: str | Mailbox | UnsetType = UNSET
+    reply_to: str | Mailbox | UnsetType = UNSET
+    expires_in_s: int | UnsetType = UNSET
 
 
 class NewSuppression(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,8 +7,9 @@ sent (`client/sync`, `client/aio`) or repeated (`client/exchange`). Lists come b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -65,6 +66,13 @@ class Pages(msgspec.Struct, Generic[T], frozen=True):
         return Call("GET", self.path, self.answer, query)
 
 
+class Stream(msgspec.Struct, Generic[T], frozen=True):
+    """Server-Sent Events to follow: `answer` is what each `progress` says, and `end` ends it."""
+
+    path: str
+    answer: type[T]
+
+
 def at(path: str, *ids: str) -> str:
     """Put ids into a path, one for each `{}`, escaped.
 
@@ -82,9 +90,25 @@ def body_of(value: object) -> bytes:
     return _ENCODER.encode(value)
 
 
+def given(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said, less what is None."""
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def query_of(**parameters: str | None) -> dict[str, str]:
     """The parameters that are not None."""
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def time_of(moment: datetime | None) -> str | None:
+    """A time as a parameter has it.
+
+    Raises:
+        ValueError: it has no time zone.
+    """
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone")
+    return None if moment is None else moment.isoformat()
 
 
 def read_answer(call: Call[T], body: bytes, request_id: str) -> T:

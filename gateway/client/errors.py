@@ -6,7 +6,7 @@ gateway said is a `Problem`, that it could not be asked is `Unreachable`, and an
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -43,6 +43,10 @@ class ClientError(Exception):
         super().__init__(message)
         self.request_id = request_id
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As what it was made of: task queues hand exceptions from process to process."""
+        return type(self), (str(self), self.request_id)
+
 
 class Unreachable(ClientError):
     """No answer came, however often it was asked. A POST may still have been done: the same idempotency key tells."""
@@ -72,6 +76,10 @@ class Problem(ClientError):
             f"{said} ({details.type}, request {details.request_id or 'unknown'})", details.request_id
         )
         self.details, self.retry_after_s = details, retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As what it was made of."""
+        return type(self), (self.details, self.retry_after_s)
 
     @property
     def errors(self) -> tuple[FieldError, ...]:

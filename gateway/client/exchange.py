@@ -1,7 +1,8 @@
 """How often a call is made, and how long is waited between: the core that the sync and the async client share. Pure.
 
 Owns repetition. Must not know HTTP's wire, clocks or the loop: `exchange` is a generator that says what to do next (`Ask`, `Wait`) and is
-told what came of it. Everything may be repeated: GET, PUT and DELETE by what they mean (RFC 9110 §9.2.2), POST by its Idempotency-Key.
+told what came of it. Everything may be repeated: GET, PUT and DELETE by what they mean (RFC 9110 §9.2.2), POST by its
+Idempotency-Key, and PATCH since here it says what a thing is to be, not by how much. The API key is none of its concern, nor of its Structs.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ NEVER: Final = Retry(tries=1)
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Send it, and say what came: an `Answer` or a `Trouble`."""
+    """Send it with these headers and the client's own, and say what came: an `Answer` or a `Trouble`."""
 
     headers: Mapping[str, str]
 
@@ -85,14 +86,11 @@ Step = Ask | Wait
 Outcome = Answer | Trouble | None
 
 
-def exchange(
-    call: Call[T], headers: Mapping[str, str], key: str, retry: Retry, dice: Random
-) -> Generator[Step, Outcome, T]:
+def exchange(call: Call[T], key: str, retry: Retry, dice: Random) -> Generator[Step, Outcome, T]:
     """Make a call until it has an answer that stands; returns what the call gives.
 
     Args:
         call: what is asked.
-        headers: of every request of this client.
         key: the Idempotency-Key of a POST that brings none.
         retry: how often.
         dice: for the waits.
@@ -102,7 +100,7 @@ def exchange(
         Unreachable: no try had an answer.
         Garbled: the answer is not the gateway's.
     """
-    sent = dict(headers)
+    sent: dict[str, str] = {}
     if call.body:
         sent["content-type"] = call.content_type
     if call.method == "POST":

@@ -97,6 +97,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     created_at: datetime
     deliveries: list[Delivery]
     has_more: bool = False
+    has_more_events: bool = False
 
 
 class MessageSummary(msgspec.Struct, frozen=True, rename={"sender": "from"}):
@@ -140,7 +141,7 @@ class Why(msgspec.Struct, frozen=True):
 
 
 class Broadcast(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """A broadcast; `actions` are the ones that its state allows."""
+    """A broadcast; `actions` are the ones that its state allows, `detail` says why it failed."""
 
     id: str
     name: str
@@ -150,9 +151,12 @@ class Broadcast(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     template: str
     sender: str
     reply_to: str
+    expires_in_s: int
     message: str | None
     actions: tuple[str, ...]
+    detail: str
     created_at: datetime
+    scheduled_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -164,6 +168,42 @@ class BroadcastStats(msgspec.Struct, frozen=True):
     expanded: bool
     state: str
     states: Mapping[str, int]
+
+
+class BroadcastDelivery(msgspec.Struct, frozen=True):
+    """A delivery of a broadcast as it stands, with what was said last."""
+
+    id: str
+    to: str
+    state: str
+    attempts: int
+    code: int | None
+    enhanced: str | None
+    reply: str | None
+    bounce_class: str | None
+    accepted_at: datetime
+    next_at: datetime | None
+    expires_at: datetime | None
+    ended_at: datetime | None
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at before a launch; what is not `required` keeps nothing from being sent."""
+
+    name: str
+    passed: bool
+    required: bool
+    detail: str
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """Whom a broadcast would reach now: of `audience` members all but the `excluded` (by why). `ready`: it can be sent."""
+
+    audience: int
+    recipients: int
+    excluded: Mapping[str, int]
+    ready: bool
+    checks: list[Check]
 
 
 class Contact(msgspec.Struct, frozen=True):
@@ -225,6 +265,24 @@ class Template(msgspec.Struct, frozen=True):
     text: str
     created_at: datetime
     updated_at: datetime
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """What one recipient would get."""
+
+    subject: str
+    html: str
+    text: str
+
+
+class SuppressionImport(msgspec.Struct, frozen=True):
+    """What became of a file: its `rows` were added, known already, or refused; `errors` says why, of the first 100."""
+
+    rows: int
+    added: int
+    known: int
+    refused: int
+    errors: list[RowError]
 
 
 class Suppression(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ import httpx
 from gateway import __version__
 from gateway.client.call import Call
 from gateway.client.exchange import Answer
+from gateway.client.following import SILENCE_S
 
 TIMEOUT_S: Final = 30.0
 
@@ -74,6 +75,21 @@ def request_of(
 def answer_of(response: httpx.Response) -> Answer:
     """What came back."""
     return Answer(response.status_code, response.headers, response.content, datetime.now(UTC))
+
+
+def stream_request_of(
+    http: httpx.Client | httpx.AsyncClient, path: str, headers: Mapping[str, str]
+) -> httpx.Request:  # fmt: skip
+    """One opening of a stream as httpx has it."""
+    usual = http.timeout
+    timeout = httpx.Timeout(connect=usual.connect, read=SILENCE_S, write=usual.write, pool=usual.pool)
+    return http.build_request("GET", path, headers=headers, timeout=timeout)
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether events come, and no refusal."""
+    kind = response.headers.get("content-type", "")
+    return response.status_code == 200 and kind.startswith("text/event-stream")
 
 
 def is_lasting(error: httpx.RequestError) -> bool:

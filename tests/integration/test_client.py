@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from gateway.client import (
     NEVER,
     AsyncClient,
+    BroadcastChange,
     Client,
     Conflict,
+    ContactChange,
     DomainUnverified,
     Forbidden,
     Garbled,
@@ -185,9 +188,168 @@ async def test_contacts_lists_templates_and_a_broadcast(client: AsyncClient) -> 
     assert (await client.broadcasts.stats(draft.id)).accepted == 0
     assert [one.id for one in await everything(client.broadcasts.find())] == [draft.id]
     assert (await client.broadcasts.get(draft.id)).state == "cancelled"
+    assert await everything(client.broadcasts.deliveries(draft.id)) == []
     spare = await client.lists.create("spare")
     await client.lists.delete(spare.id)
     assert [one.name for one in await everything(client.lists.find())] == ["people"]
+
+
+async def test_contacts_and_lists_are_changed_and_found(client: AsyncClient) -> None:
+    people = await client.lists.rename((await client.lists.create("people")).id, "customers")
+    made = [
+        await client.contacts.create(NewContact(email=f"{name}@one.example", first_name=name, tags=["t"]))
+        for name in ("ada", "bob", "eve")
+    ]
+    await client.lists.add_many(people.id, [one.id for one in made[:2]])
+    assert [one.id for one in await everything(client.lists.members(people.id, page_size=1))] == [
+        one.id for one in made[:2]
+    ]
+    changed = await client.contacts.change(
+        made[0].id, ContactChange(first_name="Ada", tags=["vip"], fields={"company": "Engines"})
+    )
+    assert (changed.first_name, changed.tags, changed.fields) == ("Ada", ["vip"], {"company": "Engines"})
+    assert (await client.contacts.change(changed.id, ContactChange(fields={"company": None}))).fields == {}
+    filtered: list[tuple[dict[str, Any], list[str]]] = [
+        ({"tag": "vip"}, ["Ada"]), ({"search": "BOB@"}, ["bob"]), ({"in_list": people.id}, ["Ada", "bob"]),
+    ]  # fmt: skip
+    for filters, expected in filtered:
+        assert [one.first_name for one in await everything(client.contacts.find(**filters))] == expected
+    with pytest.raises(Invalid) as refused:
+        await client.lists.add_many(people.id, [made[2].id, "con_0000000000009"])
+    assert [error.pointer for error in refused.value.errors] == ["/contacts/1"]
+
+
+async def test_a_broadcast_is_estimated_tried_changed_scheduled_and_removed(client: AsyncClient) -> None:
+    people = await client.lists.create("people")
+    ada = await client.contacts.create(NewContact(email="ada@one.example", first_name="Ada"))
+    await client.lists.add(people.id, ada.id)
+    template = await client.templates.create(
+        NewTemplate(name="t", subject="Hello {{ first_name }}", text="Hi")
+    )
+    rendered = await client.templates.render(template.id, contact=ada.id)
+    assert (rendered.subject, rendered.text) == ("Hello Ada", "Hi")
+    tried = await client.templates.send_test(
+        template.id, "me@acme.example", sender="a@acme.example", variables={"first_name": "Eve"}
+    )
+    assert (await client.messages.get(tried.id)).stream == "marketing"
+    draft = await client.broadcasts.create(
+        NewBroadcast(name="news", list=people.id, template=template.id, sender="news@acme.example")
+    )
+    assert (await client.broadcasts.change(draft.id, BroadcastChange(name="other"))).name == "other"
+    estimate = await client.broadcasts.estimate(draft.id)
+    assert (estimate.audience, estimate.recipients, estimate.excluded) == (1, 1, {})
+    assert "domain_verified" in [check.name for check in estimate.checks if check.passed]
+    tried = await client.broadcasts.send_test(draft.id, "me@acme.example", contact=ada.id)
+    assert [one.state for one in tried.deliveries] == ["queued"]
+    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    scheduled = await client.broadcasts.schedule(draft.id, moment)
+    assert (scheduled.state, scheduled.scheduled_at) == ("scheduled", moment)
+    await client.broadcasts.cancel(draft.id)
+    spare = await client.broadcasts.create(
+        NewBroadcast(name="spare", list=people.id, template=template.id, sender="news@acme.example")
+    )
+    await client.broadcasts.delete(spare.id)
+    with pytest.raises(NotFound):
+        await client.broadcasts.get(spare.id)
+
+
+async def test_a_broadcast_is_followed_until_it_has_ended(client: AsyncClient, live: Live) -> None:
+    people = await client.lists.create("people")
+    template = await client.templates.create(NewTemplate(name="t", subject="s", text="t"))
+    draft = await client.broadcasts.create(
+        NewBroadcast(name="news", list=people.id, template=template.id, sender="news@acme.example")
+    )
+    states: list[str] = []
+    async for stats in client.broadcasts.follow(draft.id):
+        states.append(stats.state)
+        if stats.state == "draft":
+            await client.broadcasts.send(draft.id)
+        elif stats.state == "preparing":
+            await client.broadcasts.cancel(draft.id)
+    assert states == ["draft", "preparing", "cancelled"]
+    with pytest.raises(NotFound):
+        await everything(client.broadcasts.follow("brd_0000000000099"))
+    reader = await live.world.site(scopes=("send",))
+
+    def work() -> None:
+        with Client(live.url, reader.key or "") as other, pytest.raises(Forbidden):
+            next(other.broadcasts.follow(draft.id))
+
+    await asyncio.to_thread(work)
+
+
+async def test_the_client_that_waits_takes_a_broken_stream_up_again() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close\r\n\r\n"
+    told = b'{"accepted":%d,"expanded":true,"state":"sending","states":{}}'
+    first = head + b"retry: 0\n\nid: a\nevent: progress\ndata: " + told % 1 + b"\n\n"
+    second = head + b"id: b\nevent: progress\ndata: " + told % 2 + b"\n\nid: b\nevent: end\ndata: {}\n\n"
+    async with scripted_http([first, HANG_UP, second]) as server:
+
+        def work() -> list[int]:
+            with Client(server.url, "gw_KEY", retry=AT_ONCE) as client:
+                return [stats.accepted for stats in client.broadcasts.follow("brd_1")]
+
+        assert await asyncio.to_thread(work) == [1, 2]
+        assert [one.headers.get("last-event-id") for one in server.requests] == [None, "a", "a"]
+        assert {one.headers["authorization"] for one in server.requests} == {"Bearer gw_KEY"}
+
+
+async def test_suppressions_come_as_a_file_and_leave_as_one(client: AsyncClient, tmp_path: Path) -> None:
+    file = tmp_path / "old.csv"
+    file.write_text("email,scope,reason\na@one.example,marketing,asked\nnobody,,\nb@one.example,,\n")
+    told = await client.suppressions.add_file(file)
+    assert (told.rows, told.added, told.known, told.refused) == (3, 2, 0, 1)
+    assert [(error.line, error.column) for error in told.errors] == [(3, "email")]
+    found = await everything(client.suppressions.find(scope="marketing", reason="asked"))
+    assert [one.email for one in found] == ["a@one.example"]
+    text = await client.suppressions.export(email="b@one.example")
+    assert [line.split(",")[0] for line in text.splitlines()] == ["email", "b@one.example"]
+    assert (await client.suppressions.add_file(text.encode())).known == 1
+
+
+async def test_who_administers_a_site_makes_domains_and_keys(client: AsyncClient, live: Live) -> None:
+    made = await client.domains.create("shop.example", ed25519=True)
+    assert ([record.type for record in made.records], made.status) == (["TXT"] * 3, "pending")
+    rotated = await client.domains.rotate(made.id)
+    assert rotated.records[0] == made.records[1]
+    assert [one.name for one in await everything(client.domains.find())] == ["acme.example", "shop.example"]
+    key = await client.keys.create(["send", "read"], name="shop")
+    async with AsyncClient(live.url, key.key) as other:
+        assert await everything(other.messages.find()) == []
+        assert (await client.keys.revoke(key.id)).revoked_at is not None
+    assert key.id in [one.id for one in await everything(client.keys.find(page_size=1))]
+    async with AsyncClient(live.url, live.world.operator.key or "") as operator:
+        assert (await operator.domains.mark_verified(made.id)).status == "verified"
+    assert (await client.domains.get(made.id)).verified_at is not None
+
+
+async def test_an_operator_makes_sites_and_steers_lanes(client: AsyncClient, live: Live) -> None:
+    await client.messages.send(HELLO)
+    async with AsyncClient(live.url, live.world.operator.key or "") as operator:
+        site = await operator.sites.create("Shop", time_zone="Europe/Paris", idempotency_key="shop")
+        assert await operator.sites.create("Shop", time_zone="Europe/Paris", idempotency_key="shop") == site
+        assert (await operator.sites.hold(site.id, "abuse")).hold is not None
+        assert (await operator.sites.release(site.id)).hold is None
+        assert (await operator.sites.get(site.id)).name == "Shop"
+        assert [one.name for one in await everything(operator.sites.find())] == ["Acme", "Shop"]
+        key = await operator.keys.create(["send"], site=site.id)
+        assert key.site == site.id
+        assert [one.id for one in await everything(operator.keys.find(site=site.id))] == [key.id]
+        (lane,) = await everything(operator.lanes.find(domain="one.example"))
+        assert (lane.name, lane.ready, lane.held) == ("one.example", 1, [])
+        limited = await operator.lanes.limit(lane.id, for_s=60, why="they defer us", rate_per_s=0.5)
+        assert limited.limit is not None
+        assert (limited.rate_per_s, limited.limit.rate_per_s, limited.limit.burst) == (0.5, 0.5, None)
+        await operator.lanes.unlimit(lane.id)
+        suspended = await operator.lanes.suspend(lane.id, "they asked us to", for_s=60)
+        assert [one.code for one in suspended.held] == ["lane_suspended"]
+        assert [one.id for one in await everything(operator.lanes.find(suspended=True))] == [lane.id]
+        assert (await operator.lanes.resume(lane.id)).held == []
+        assert (await operator.lanes.get(lane.id)).limit is None
+        with pytest.raises(Forbidden):
+            await operator.messages.send(HELLO)
+    with pytest.raises(Forbidden):
+        await everything(client.lanes.find())
 
 
 async def test_a_file_is_imported_and_its_bad_rows_are_told(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.client.bodies import NewContact
+from gateway.client.bodies import ContactChange, NewContact
 from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of, query_of
 from gateway.client.results import Contact
 
@@ -17,9 +17,22 @@ def get(contact: str) -> Call[Contact]:
     return Call("GET", at("/v1/contacts/{}", contact), Contact)
 
 
-def find(*, email: str | None = None, page_size: int = PAGE_SIZE) -> Pages[Contact]:
-    """All contacts, or the one with this address."""
-    return Pages("/v1/contacts", Page[Contact], query_of(email=email), page_size)
+def find(
+    *,
+    email: str | None = None,
+    search: str | None = None,
+    tag: str | None = None,
+    in_list: str | None = None,
+    page_size: int = PAGE_SIZE,
+) -> Pages[Contact]:
+    """All contacts, the one with an address, or those with a text in address, name or phone, with a tag, on a list."""
+    query = query_of(email=email, search=search, tag=tag, list=in_list)
+    return Pages("/v1/contacts", Page[Contact], query, page_size)
+
+
+def change(contact: str, changes: ContactChange) -> Call[Contact]:
+    """Change a contact; what was sent to it stays in the books, under the address of then."""
+    return Call("PATCH", at("/v1/contacts/{}", contact), Contact, body=body_of(changes))
 
 
 def delete(contact: str) -> Call[None]:

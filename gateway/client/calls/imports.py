@@ -15,7 +15,7 @@ TIMEOUT_S: Final = 3_600.0
 def create(file: Path | bytes, *, to_list: str = "", idempotency_key: str = "") -> Call[Import]:
     """Import contacts from CSV (a file, or its content), into a list: its id, or the name of one to make.
 
-    Returns when it has ended; rows that were refused are in `errors`.
+    Returns when it has ended; rows that were refused are in `errors`. Only after a connection that broke may it be `running` still: `get` tells.
     """
     return Call(
         "POST",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of
-from gateway.client.results import ContactList
+from gateway.client.results import Contact, ContactList
 
 
 def create(name: str, *, idempotency_key: str = "") -> Call[ContactList]:
@@ -26,6 +28,23 @@ def find(*, page_size: int = PAGE_SIZE) -> Pages[ContactList]:
 def delete(list_id: str) -> Call[None]:
     """Remove a list that no broadcast uses; its contacts stay."""
     return Call("DELETE", at("/v1/lists/{}", list_id), type(None))
+
+
+def rename(list_id: str, name: str) -> Call[ContactList]:
+    """Give a list another name."""
+    return Call("PATCH", at("/v1/lists/{}", list_id), ContactList, body=body_of({"name": name}))
+
+
+def members(list_id: str, *, page_size: int = PAGE_SIZE) -> Pages[Contact]:
+    """Who is on a list."""
+    return Pages(at("/v1/lists/{}/members", list_id), Page[Contact], page_size=page_size)
+
+
+def add_many(list_id: str, contacts: Sequence[str], *, idempotency_key: str = "") -> Call[None]:
+    """Put up to 1,000 contacts on a list, all or none; who is on it stays on it."""
+    body = body_of({"contacts": list(contacts)})
+    path = at("/v1/lists/{}/members", list_id)
+    return Call("POST", path, type(None), body=body, idempotency_key=idempotency_key)
 
 
 def add(list_id: str, contact: str, *, idempotency_key: str = "") -> Call[None]:

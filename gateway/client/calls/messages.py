@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from gateway.client.bodies import NewMessage, Stream
-from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of, query_of
+from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of, query_of, time_of
 from gateway.client.results import Accepted, Item, Message, MessageSummary, Why
 
 
@@ -49,8 +49,8 @@ def find(
         state=state,
         recipient=recipient,
         broadcast=broadcast,
-        created_from=_time(created_from),
-        created_to=_time(created_to),
+        created_from=time_of(created_from),
+        created_to=time_of(created_to),
     )
     return Pages("/v1/messages", Page[MessageSummary], query, page_size)
 
@@ -79,9 +79,3 @@ def _act(message: str, action: str, idempotency_key: str) -> Call[Message]:
     return Call(
         "POST", at("/v1/messages/{}/actions/{}", message, action), Message, idempotency_key=idempotency_key
     )
-
-
-def _time(moment: datetime | None) -> str | None:
-    if moment is not None and moment.tzinfo is None:
-        raise ValueError(f"{moment.isoformat()} has no time zone")
-    return None if moment is None else moment.isoformat()

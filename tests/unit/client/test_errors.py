@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import msgspec
 import pytest
 
@@ -54,3 +56,22 @@ def test_a_type_of_a_newer_gateway_is_a_problem_still() -> None:
 def test_an_answer_of_somebody_else_is_told_from_the_gateways(status: int, kind: type[Exception]) -> None:
     for body in (b"<html>nginx</html>", b"", b"{}", b"\xff"):
         assert type(errors.read_problem(status, body, "", None)) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.Invalid(
+            errors.ProblemDetails(
+                "invalid", "t", 422, "d", "r1", (errors.FieldError("/to/0", "no address"),)
+            ),
+            2.0,
+        ),
+        errors.Unreachable("no answer", "r2"),
+    ],
+)
+def test_an_error_goes_from_process_to_process(error: errors.ClientError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.request_id) == (type(error), str(error), error.request_id)
+    if isinstance(error, errors.Problem):
+        assert (again.errors, again.retry_after_s) == (error.errors, error.retry_after_s)
