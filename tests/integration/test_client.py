@@ -36,6 +36,7 @@ from gateway.client import (
     Unreachable,
 )
 from gateway.client.results import Accepted
+from gateway.store.tenancy import OPERATOR, as_site
 from tests.support.api import CSV
 from tests.support.live_api import Live, live_api
 from tests.support.peers import free_port
@@ -266,6 +267,8 @@ async def test_a_broadcast_is_followed_until_it_has_ended(client: AsyncClient, l
             await client.broadcasts.send(draft.id)
         elif stats.state == "preparing":
             await client.broadcasts.cancel(draft.id)
+            async with as_site(live.world.services.pool, OPERATOR) as connection:  # as the scheduler does
+                await connection.execute("UPDATE broadcast SET ended_at = now()")
     assert states == ["draft", "preparing", "cancelled"]
     with pytest.raises(NotFound):
         await everything(client.broadcasts.follow("brd_0000000000099"))
