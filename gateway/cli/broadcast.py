@@ -47,7 +47,10 @@ _OPEN: Final = frozenset(
 
 Which = Annotated[str, Parameter(help="The broadcast's id (brd_…) or number.")]
 
-broadcast = App(name="broadcast", help="Broadcasts: list, status, pause, resume, cancel.")
+broadcast = App(
+    name="broadcast",
+    help="Broadcasts: list, status, pause, resume, cancel.\n\nExample: gateway broadcast list --site 7",
+)
 
 
 @broadcast.command(name="list")

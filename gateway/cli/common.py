@@ -26,6 +26,7 @@ DEFAULT_CONFIG: Final = Path("config/gateway.toml")
 _THROTTLES: Final = "throttles.toml"
 _BOUNCES: Final = "bounces.toml"
 _TABLE_WIDTH: Final = 1_000
+_NAME_LIMIT: Final = 200
 
 
 class UsageError(GatewayError):
@@ -176,6 +177,16 @@ def domain_name(text: str, option: str) -> str:
         return parse(f"postmaster@{text.removesuffix('.')}").domain
     except AddressError as error:
         raise UsageError(f'{option}: "{text}" is no domain; say it as in example.org') from error
+
+
+def check_name(text: str, option: str) -> None:
+    """Hold a name to what the API takes.
+
+    Raises:
+        UsageError: it is empty, too long, or has what no line can show.
+    """
+    if not text.strip() or len(text) > _NAME_LIMIT or not text.isprintable():
+        raise UsageError(f"{option}: expected 1 to {_NAME_LIMIT} printable characters")
 
 
 def moment(at: datetime | None, otherwise: str = "") -> str:

@@ -36,7 +36,10 @@ from gateway.submission.domains import KeyRecord, add_domain, key_records
 
 _PAGE = 1_000
 
-domains = App(name="domains", help="Sending domains: add, list, records, verify.")
+domains = App(
+    name="domains",
+    help="Sending domains: add, list, records, verify.\n\nExample: gateway domains add acme.example --site 7",
+)
 
 
 @domains.command
@@ -204,10 +207,9 @@ def _master_key(config: Config) -> bytes:
 
 
 def _show(needed: list[KeyRecord]) -> None:
-    print_table(
-        ["type", "name", "value", "key"],
-        [("TXT", record.name, record.value, "signs" if record.signs else "spare") for record in needed],
-    )
+    """Name and value each on a line of its own, to be copied whole: a value has some 400 characters."""
+    for record in needed:
+        say(f"TXT  {record.name}  ({'signs' if record.signs else 'spare'})\n     {record.value}")
 
 
 def _show_checks(needed: list[KeyRecord], checks: list[RecordCheck]) -> None:

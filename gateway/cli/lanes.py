@@ -33,7 +33,10 @@ _WHY_MAX: Final = 200
 
 Why = Annotated[str, Parameter(help="What `explain` and the API tell of it.")]
 
-lanes = App(name="lanes", help="Lanes, one for each destination: list, suspend, resume, limit.")
+lanes = App(
+    name="lanes",
+    help="Lanes, one for each destination: list, suspend, resume, limit.\n\nExample: gateway lanes list",
+)
 
 
 @lanes.command(name="list")
@@ -81,6 +84,8 @@ async def list_(
         ],
         [_row(one, fleet) for one in shown],
     )
+    if not shown and lane is None and not idle:
+        say("nothing waits in any lane; --idle shows all of them")
     if fleet.stopped is not None:
         say(f"all claiming is stopped: {fleet.stopped}")
     elif not fleet.dispatchers:

@@ -58,7 +58,8 @@ def make_app(asked: str = "") -> App:
     """
     app = App(
         name="gateway",
-        help="A delivery gateway: control API, Postgres queue, DKIM, SMTP.",
+        help="A delivery gateway: control API, Postgres queue, DKIM, SMTP.\n\nExample: gateway run\n\nExample: gateway send --help\n\n"
+        "Exit codes: 0 done, 1 failed or the answer is no, 2 wrong command line, 70 a bug, 75 Postgres is away, 78 wrong configuration.",
         version=__version__,
         help_format="plaintext",
         result_action="return_value",

@@ -60,7 +60,10 @@ _ALL: Final = Filters()
 Site = Annotated[str, Parameter(help="Whose list (site_…, or its number).")]
 Scope = Literal["all", "marketing"]
 
-suppressions = App(name="suppressions", help="Who must not be written to: list, add, remove, import, export.")
+suppressions = App(
+    name="suppressions",
+    help="Who must not be written to: list, add, remove, import, export.\n\nExample: gateway suppressions list --site 7",
+)
 
 
 @suppressions.command(name="list")
@@ -82,8 +85,8 @@ async def list_(
         raise UsageError(f"--limit: {limit} is not 1 to {_PAGE}")
     async with transaction(common.load()) as opened:
         await get_site(opened, number)
-        found = await list_suppressions(opened, number, (after.lower(), "~"), limit + 1, _ALL)
-    shown, more = found[:limit], len(found) > limit
+        found = await list_suppressions(opened, number, (after.lower(), "~"), limit, _ALL)
+    shown, more = found.suppressions, found.more
     if common.json:
         print_json(
             {
@@ -192,7 +195,9 @@ async def import_(
                     if size is not None:
                         move(opened_file.tell())
             except Invalid as error:
-                raise GatewayError(f"{file}: {error}") from error
+                raise GatewayError(
+                    f"{file}: {error}; expected one address a line, or a header with a column email"
+                ) from error
     known = rows - added - len(refused)
     if common.json:
         errors = [msgspec.to_builtins(one) for one in refused]
@@ -246,10 +251,11 @@ async def export(
 
 
 async def _pages(connection: Connection, site_id: int) -> AsyncIterator[list[Suppression]]:
-    after = _BEGIN
-    while page := await list_suppressions(connection, site_id, after, _PAGE, _ALL):
-        yield page
-        after = (page[-1].email, page[-1].scope)
+    after, more = _BEGIN, True
+    while more:
+        page = await list_suppressions(connection, site_id, after, _PAGE, _ALL)
+        yield page.suppressions
+        after, more = page.until, page.more
 
 
 def _open(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:

@@ -19,6 +19,13 @@ from tests.support.api import make_broadcast, open_world
 from tests.support.cli import Cli, cli_on
 from tests.support.dns import Fails, scripted_dns
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "sites": ("create", "list"), "keys": ("create", "list", "revoke"), "domains": ("add", "list", "records", "verify"),
+    "broadcast": ("list", "status", "pause", "resume", "cancel"), "suppressions": ("list", "add", "remove", "import", "export"),
+    "lanes": ("list", "suspend", "resume", "limit", "unlimit"),
+    "send": (), "books": (), "explain": (), "migrate": (), "check-config": (), "openapi": (), "run": (), "reconcile": (), "trace": (),
+}  # fmt: skip
+
 
 @pytest.fixture
 def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
@@ -59,7 +66,8 @@ SEND = (
 
 
 @pytest.mark.parametrize(
-    "arguments", [("domains", "add", "no domain", "--site", "1"), ("domains", "add", "acme.example"), ("domains", "list", "--site", "x"),
+    "arguments", [("sites", "create", " "), ("sites", "create", "A", "--time-zone", "Mars/Base"), ("keys", "create", "--operator", "--name", "x" * 201),
+                  ("domains", "add", "no domain", "--site", "1"), ("domains", "add", "acme.example"), ("domains", "list", "--site", "x"),
                   ("domains", "records", "dom_x"), ("domains", "list", "--site", str(1 << 40)), ("send", "--site", "1"),
                   (*SEND, "--site", "1", "--variables", "[]"), (*SEND, "--site", "1", "--idempotency-key", "é"),
                   ("send", "--site", "1", "--from", "a@a.example", "--to", "b@b.example", "--text", "@none.txt"),
@@ -88,6 +96,21 @@ async def test_a_wrong_command_line_exits_with_2(cli: Cli, arguments: tuple[str,
 async def test_what_is_not_there_is_one_line_and_exits_with_1(cli: Cli, arguments: tuple[str, ...]) -> None:
     code, out, err = await cli(*arguments)
     assert (code, out, err.count("\n")) == (Exit.FAILED, "", 1), err
+
+
+async def test_a_dsn_that_is_none_is_wrong_configuration(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DSN", "db:5432/gateway")
+    for command in (("sites", "list"), ("lanes", "list"), ("domains", "list", "--site", "1"), ("migrate",)):
+        code, _, err = await cli(*command)
+        assert (code, err.count("\n"), "expected postgresql://" in err) == (Exit.CONFIG, 1, True), err
+
+
+async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
+    """And every command of a group."""
+    for group, commands in GROUPS.items():
+        for command in ((), *((one,) for one in commands)):
+            code, out, _ = await cli(group, *command, "--help")
+            assert (code, "Example: gateway" in out) == (Exit.OK, True), (group, command)
 
 
 async def test_a_domain_is_added_shown_and_verified_by_its_records(
@@ -313,7 +336,7 @@ async def test_a_list_is_imported_in_batches_and_exported_as_it_was(
     assert (code, out, err) == (
         Exit.FAILED,
         "",
-        "gateway: names.csv: no column email; there are name, scope\n",
+        "gateway: names.csv: no column email; there are name, scope; expected one address a line, or a header with a column email\n",
     )
     code, _, _ = await cli("suppressions", "export", "all.csv", "--site", "99")
     assert (code, (tmp_path / "all.csv").stat().st_size > 0) == (Exit.FAILED, True)
