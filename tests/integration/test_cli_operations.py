@@ -110,7 +110,7 @@ async def test_every_command_has_help_with_an_example(cli: Cli) -> None:
     for group, commands in GROUPS.items():
         for command in ((), *((one,) for one in commands)):
             code, out, _ = await cli(group, *command, "--help")
-            assert (code, "Example: gateway" in out) == (Exit.OK, True), (group, command)
+            assert (code, "Example: " in out) == (Exit.OK, True), (group, command)
 
 
 async def test_a_domain_is_added_shown_and_verified_by_its_records(

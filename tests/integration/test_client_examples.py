@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from gateway import client
+from gateway.mta.keys import load_or_create_master_key
 from tests.support.api import CSV, Client
+from tests.support.cli import cli_on
 from tests.support.live_api import Live, live_api
 from tests.support.peers import require
 
@@ -84,6 +87,23 @@ async def test_the_curl_examples_run(live: Live, tmp_path: Path) -> None:
     assert '"state":"queued"' in said
     assert '"code":"no_dispatcher"' in said
     assert '"created":2' in said
+
+
+async def test_the_way_to_a_first_key_is_as_told(
+    db: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = examples("bash")
+    start, *lines = (shlex.split(line, comments=True) for line in text.splitlines())
+    assert start == ["gateway", "run", "&"]
+    cli = cli_on(db, capsys, monkeypatch, tmp_path)
+    load_or_create_master_key(tmp_path / "data/master.key")  # as the gateway does at its start
+    said = ""
+    for _, *arguments in lines:
+        code, out, err = await cli(*arguments)
+        assert (code, err) == (0, "")
+        said += out
+    for expected in ("site_0000000000001: Acme", "v=DKIM1; k=rsa; p=", "acme.example is verified", "gw_"):
+        assert expected in said
 
 
 def test_every_class_of_the_document_is_the_clients() -> None:
