@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Annotated, Final, Literal
@@ -37,7 +36,6 @@ from gateway.cli.progress import progress
 from gateway.errors import GatewayError, Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
-from gateway.store.pool import Connection
 from gateway.store.sites import get_site
 from gateway.store.suppressions import (
     Filters,
@@ -152,7 +150,11 @@ async def remove(
 @suppressions.command(name="import")
 async def import_(
     file: Annotated[
-        Path, Parameter(help="A file of addresses, one a line, or CSV with a header; - is stdin.")
+        Path,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="A file of addresses, one a line, or CSV with a header; - is stdin.",
+        ),
     ],
     *,
     site: Site,
@@ -228,34 +230,34 @@ async def export(
     config = common.load()
     written = 0
     with ExitStack() as files:
-        async with transaction(config) as opened:
-            await get_site(opened, number)
+        async with operators_pool(config) as pool:
+            async with as_site(pool, OPERATOR) as opened:
+                await get_site(opened, number)
+                total = await count_suppressions(opened, number)
             # Only now: a site that is not there must not cost the file that was there.
             out = sys.stdout.buffer if file is None else files.enter_context(_open(file, "wb"))
-            shown = file is not None and not common.json
             move = files.enter_context(
-                progress("suppressions", await count_suppressions(opened, number), shown=shown)
+                progress("suppressions", total, shown=file is not None and not common.json)
             )
             if not common.json:
                 out.write(write_rows([COLUMNS]))
-            async for page in _pages(opened, number):
+            after, more = _BEGIN, True
+            while more:
+                # Written outside of a transaction: who reads slowly, or no more, keeps none open.
+                async with as_site(pool, OPERATOR) as opened:
+                    page = await list_suppressions(opened, number, after, _PAGE, _ALL)
                 if common.json:
-                    out.write(b"".join(msgspec.json.encode(_document(one)) + b"\n" for one in page))
+                    out.write(
+                        b"".join(msgspec.json.encode(_document(one)) + b"\n" for one in page.suppressions)
+                    )
                 else:
-                    out.write(write_rows([_cells(one) for one in page]))
-                written += len(page)
+                    out.write(write_rows([_cells(one) for one in page.suppressions]))
+                written += len(page.suppressions)
+                after, more = page.until, page.more
                 move(written)
             out.flush()
     if file is not None and not common.json:
         say(f"{file}: {written:,} suppressions")
-
-
-async def _pages(connection: Connection, site_id: int) -> AsyncIterator[list[Suppression]]:
-    after, more = _BEGIN, True
-    while more:
-        page = await list_suppressions(connection, site_id, after, _PAGE, _ALL)
-        yield page.suppressions
-        after, more = page.until, page.more
 
 
 def _open(path: Path, mode: Literal["rb", "wb"]) -> IO[bytes]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +344,32 @@ async def test_a_list_is_imported_in_batches_and_exported_as_it_was(
     )
     code, _, _ = await cli("suppressions", "export", "all.csv", "--site", "99")
     assert (code, (tmp_path / "all.csv").stat().st_size > 0) == (Exit.FAILED, True)
+
+
+async def test_a_list_comes_from_stdin_and_nobody_has_to_read_all_of_it(
+    cli: Cli, db: str, site: str, tmp_path: Path
+) -> None:
+    """In processes of their own, between real pipes."""
+    addresses = "".join(f"u{number}@one.example\n" for number in range(3_000))
+    environment = os.environ | {"GATEWAY_DSN": db, "COLUMNS": "80"}
+    command = [sys.executable, "-m", "gateway.cli", "suppressions"]
+    made = await asyncio.to_thread(
+        subprocess.run, [*command, "import", "-", "--site", site], input=addresses, capture_output=True, text=True, env=environment
+    )  # fmt: skip
+    assert (made.returncode, made.stdout, made.stderr) == (
+        0, "3,000 read, 3,000 added, 0 known already, 0 refused\n", ""
+    )  # fmt: skip
+    with subprocess.Popen(
+        [*command, "export", "--site", site], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        first = await asyncio.to_thread(shown.stdout.readline)
+        shown.stdout.close()
+        said = await asyncio.to_thread(shown.stderr.read)
+    assert (first, said, shown.returncode) == (
+        b"email,scope,reason,evidence,delivery,created_at\r\n", b"", 0
+    )  # fmt: skip
 
 
 def lane(**fields: Any) -> LaneReport:
