@@ -5,8 +5,8 @@ Owns the order of the steps, which is what makes a crash between any two of them
     TRY to the journal → make the bytes → MAIL, RCPT, DATA → DOT to the journal → lease proven? → content and dot
     → reply to it → RES to the journal → outcome to the acknowledger
 
-Where the next delivery is known before the content leaves, its first two steps are taken then, and END says that it was made; TRY comes
-again when it is taken up.
+Where the next delivery is known before the content leaves, its first two steps are taken then, and END says that it was made: until its
+own DOT it is as if it had not been begun.
 
 The DOT is written before the lease is asked: a process that was stopped between the two finds itself fenced on waking, and the
 journal errs to "in doubt". Must not know SQL or how connections are paced.
@@ -210,7 +210,7 @@ class AttemptMaker:
         else:
             self._made[delivery.id] = mail, self.clock.monotonic()
         # Made or not, it has not killed us: while it waits for the one before it, it is no suspect.
-        self._journal.ended(delivery.id, delivery.epoch)
+        self._journal.made(delivery.id, delivery.epoch)
         return mail
 
     async def _attempt(
@@ -222,7 +222,6 @@ class AttemptMaker:
     ) -> Disposition | None:
         if (made := self._made.pop(delivery.id, None)) is not None:
             mail, left_at = made
-            self._journal.tried(delivery.id, delivery.epoch)
         else:
             self._alone.pop(delivery.id, None)
             mail = await self._make(delivery, session)

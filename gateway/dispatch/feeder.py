@@ -19,9 +19,10 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.config import DispatchConfig
+from gateway.dispatch.ahead import OPENED_S
 from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.connections import ConnectionRules
-from gateway.dispatch.lane import OPENED_S, LaneRunner
+from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Watch
 from gateway.dispatch.outcome import STORE_ERRORS, Acknowledger
 from gateway.dispatch.window import Window
@@ -228,7 +229,8 @@ class Feeder:
         return lane
 
     async def _try_suspect(self, attempts: AttemptMaker) -> None:
-        """Finish what is under way, then try one suspect alone; others are claimed for before the next."""
+        """Finish what is under way, then try one suspect alone; before the next, mail is claimed for as long as this one took."""
+        began = self._clock.monotonic()
         for lane in self._lanes.values():
             lane.give_up()
         with contextlib.suppress(TimeoutError):
@@ -246,7 +248,8 @@ class Feeder:
         except TimeoutError:
             pass  # a slow receiver
         finally:
-            self._suspect_from = self._clock.monotonic() + SUSPECT_EVERY_S
+            now = self._clock.monotonic()
+            self._suspect_from = now + max(SUSPECT_EVERY_S, now - began)
 
     async def _tell(self, *, all_slots: bool = False) -> None:
         """Tell Postgres what went back, which lanes wait, and which slots are free again."""
@@ -270,7 +273,12 @@ class Feeder:
                 raise
         for lane in [lane for lane in self._lanes.values() if lane.quiet and not lane.slots and lane.room]:
             del self._lanes[lane.lane_id]
-        if quiet := [lane for lane in self._lanes.values() if lane.slots and (all_slots or lane.quiet)]:
+        owed = {grant.lane_id for grant, _ in self._suspects}  # their grants' slots are still to be used
+        if quiet := [
+            lane
+            for lane in self._lanes.values()
+            if lane.slots and (all_slots or (lane.quiet and lane.lane_id not in owed))
+        ]:
             async with self._pool.acquire() as connection:
                 await self._queue.release_slots(connection, [lane.lane_id for lane in quiet])
             for lane in quiet:

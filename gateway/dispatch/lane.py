@@ -1,8 +1,8 @@
 """One lane in one dispatcher: its grants paced, its connections, its deliveries one after the other.
 
-Owns when a delivery leaves, how many connections there are, and whether they open one delivery behind another here; `worker` sends over
-one of them, `Attempt` does the rest. Everything that cannot leave goes back: late ones, those behind a lane that was refused, those of a
-held broadcast or site, all of them when the dispatcher drains.
+Owns when a delivery leaves and how many connections there are (`ahead`: whether they open one delivery behind another); `worker` sends
+over one of them, `Attempt` does the rest. Everything that cannot leave goes back: late ones, those behind a lane that was refused, those
+of a held broadcast or site, all of them when the dispatcher drains.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.clock import Clock
+from gateway.dispatch.ahead import Ahead
 from gateway.dispatch.connections import Connections
 from gateway.dispatch.pace import LEAD_S, LanePace
 from gateway.dispatch.worker import Begun, Sender, Worker
@@ -26,12 +27,6 @@ PATIENCE_S: Final = 0.005
 
 START_ROWS: Final = 20
 """Deliveries a lane may hold before it has shown that it takes them."""
-
-OPENED_S: Final = 5.0
-"""How long a delivery waits, opened, for the end of the one before it; then another connection takes it."""
-
-FADING: Final = 0.9
-"""What is left of the longest time at a dot after one that took less: some twenty in a row, and it counts for a tenth."""
 
 
 class Attempts(Sender, Protocol):
@@ -89,8 +84,7 @@ class LaneRunner:
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
-        self._dot_s = 0.0  # how long the receiver takes from content to reply: the longest lately
-        self._bears_ahead = True
+        self._ahead = Ahead()
 
     @property
     def held(self) -> int:
@@ -170,7 +164,7 @@ class LaneRunner:
     def let_go_of_late(self, begun_before: float) -> None:
         """Take back what was opened ahead before this moment (monotonic): others need not wait with it for a slow reply."""
         if self._let_go(lambda begun: begun.begun_at < begun_before):
-            self._dot_s = max(self._dot_s, OPENED_S)  # the one before it has taken that long by now
+            self._ahead.let_go(self._clock.monotonic())
 
     def _let_go(self, whether: Callable[[Begun], bool]) -> bool:
         gone = [worker.let_go(whether) for worker in list(self._workers.values())]
@@ -275,18 +269,18 @@ class LaneRunner:
 
         Not an urgent one: it would wait for the end of another.
         """
-        if not self._bears_ahead or self._dot_s >= OPENED_S or not self._waiting:
+        now = self._clock.monotonic()
+        if not self._ahead.allowed(now) or not self._waiting:
             return None
         if self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
             return None
-        now = self._clock.monotonic()
         at = self._pace.earliest(delivery.planned_at)
         if now < at - LEAD_S:
             return None
         at = max(at, now)
-        if max(self._pace.content_at(at), now + self._dot_s) > delivery.late_at or not self._host.may_leave(
-            delivery
-        ):
+        if max(
+            self._pace.content_at(at), now + self._ahead.dot_s
+        ) > delivery.late_at or not self._host.may_leave(delivery):
             return None
         self._waiting.popleft()
         self._sending[delivery.id] = math.inf
@@ -305,12 +299,14 @@ class LaneRunner:
         delivery, now = begun.delivery, self._clock.monotonic()
         if now > delivery.late_at + self._max_patience_s:
             self._late += 1
+            self._ahead.came_late(now)
             return False
+        self._ahead.came_in_time()
         return now >= self.refused_until and delivery.last_moment > now and self._host.may_leave(delivery)
 
     def one_by_one(self) -> None:
-        """Open nothing ahead here any more: this receiver does not bear it."""
-        self._bears_ahead = False
+        """Open nothing ahead here for long: this receiver does not bear it."""
+        self._ahead.not_borne(self._clock.monotonic())
 
     def put_back(self, begun: Begun, *, free: bool) -> None:
         """Take back what was opened ahead and not begun: to the head of the line, or to the queue where no connection takes it in time.
@@ -336,7 +332,7 @@ class LaneRunner:
         """Take note of an attempt's end; None: it was not made."""
         took_s = self._clock.monotonic() - self._sending.pop(begun.delivery.id)
         if took_s >= 0.0:
-            self._dot_s = max(took_s, self._dot_s * FADING)
+            self._ahead.dot_took(took_s)
         self._pace.ended(begun.delivery.id)
         self._on_progress()
         if disposition is None:

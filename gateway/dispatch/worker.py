@@ -151,8 +151,8 @@ class Worker:
             ):
                 self._following = None
                 return following
-            if self._session is not None:
-                self._session.abort()  # its transaction is open, and can only be ended so
+            if session is not None and (session.has_opened or not session.usable):
+                session.abort()  # its transaction is open, and can only be ended so
                 self._session = None
             self._drop_following(free=True)
         if not self._lane.waiting:

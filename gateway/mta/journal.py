@@ -58,6 +58,7 @@ class Journal:
         self._unacknowledged: dict[int, int] = {0: 0}  # by the segment in which the delivery was opened
         self._open: dict[int, tuple[int, int]] = {}  # id → (epoch, segment in which it was opened)
         self._reopened: dict[int, int] = {}  # id → acknowledgements still under way for its earlier epochs
+        self._waiting = b""  # for the next record's write
         self._broken: JournalError | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,10 @@ class Journal:
         """Append END: refused, given up or handed back, and no dot was written."""
         self._append(b"END %d %d\n" % (delivery_id, epoch))
 
+    def made(self, delivery_id: int, epoch: int) -> None:
+        """Append END for what was made and waits, in the write of the next record: lost with the process, a delivery is only suspected."""
+        self._waiting += b"END %d %d\n" % (delivery_id, epoch)
+
     def acknowledged(self, delivery_ids: Iterable[int]) -> None:
         """Forget deliveries whose outcome Postgres has, and delete the segments that nobody needs any more."""
         for delivery_id in delivery_ids:
@@ -142,6 +147,8 @@ class Journal:
     def _append(self, record: bytes) -> None:
         if self._broken is not None:
             raise self._broken
+        if self._waiting:
+            record, self._waiting = self._waiting + record, b""
         try:
             written = os.write(self._fd, record)
         except OSError as error:

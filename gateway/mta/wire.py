@@ -30,6 +30,8 @@ from gateway.mta.tls import TlsPolicy
 __all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
 
 _OPENING_REPLIES: Final = 3
+_PATIENCE: Final = 3
+"""How many times longer than `in_step_s` a receiver is heard before its silence means something."""
 _ADDRESS_FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f<>]")
 _QUOTED_LOCAL: Final = re.compile(
     r'"(?:[^\x00-\x1f\x7f"\\]|\\[ -~])*"(?=@)'
@@ -78,6 +80,11 @@ class Session:
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
         return self._channel.usable
+
+    @property
+    def has_opened(self) -> bool:
+        """Whether a transaction was opened ahead and is not begun: another message has no place here before it."""
+        return self._opened is not None
 
     @property
     def refused_ahead(self) -> bool:
@@ -279,18 +286,29 @@ class Session:
         """Whether the replies to what was opened behind a message leave it this one; where they do not come in time, they do.
 
         One too few, and the message is in doubt. One too many is nothing against it: one by one, it would have been taken too.
+        Before silence is taken for a missing reply it is heard for longer: hosts that answer the refused slowly take 5 s for each reply
+        (Exchange's TarpitInterval), and a message in doubt may be sent twice.
         """
         channel = self._channel
         if channel.early or reply.code == 421 or 300 <= reply.code < 400:
             return True  # judged without them, and the session ends
-        behind = await channel.replies_within(_OPENING_REPLIES, self._timeouts.in_step_s)
-        codes = [reply.code for reply in behind]
-        step = step_behind(codes, silent=channel.broken is None)
+        codes = await self._codes_behind(self._timeouts.in_step_s)
+        if step_behind(codes) is Step.OPEN and channel.broken is None:
+            codes = await self._codes_behind(_PATIENCE * self._timeouts.in_step_s)
+        step = step_behind(codes)
+        if step is Step.OPEN and channel.broken is not None:
+            step = Step.IN  # it closed before it could say more
         self._refused_ahead = len(codes) == _OPENING_REPLIES and any(c >= 400 and c != 421 for c in codes)
         if step is not Step.IN or (channel.broken is not None and channel.broken.kind is ErrorKind.MALFORMED):
             self.one_by_one = True
             self.abort()
+        if step is Step.OPEN:
+            return not codes  # none: it threw away what stood behind the dot
         return step is not Step.TOO_FEW
+
+    async def _codes_behind(self, timeout_s: float) -> list[int]:
+        replies = await self._channel.replies_within(_OPENING_REPLIES, timeout_s)
+        return [reply.code for reply in replies]
 
     def _judge(self, reply: Reply) -> Disposition:
         """Judge the reply to content and dot."""

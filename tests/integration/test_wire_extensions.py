@@ -187,7 +187,7 @@ async def test_a_message_opened_ahead_costs_one_round_trip() -> None:
 
 
 async def test_only_the_message_that_was_opened_ahead_may_follow() -> None:
-    async with scripted(taking(b"250 taken\r\n")) as server:
+    async with scripted(taking(b"250 taken\r\n" + READY)) as server:
         session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
         await session.transact(mail(), go, ahead=lambda: mail())
         with pytest.raises(ValueError, match="opened ahead"):

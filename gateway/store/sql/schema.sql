@@ -765,6 +765,7 @@ end $$;
 CREATE FUNCTION public.rescue(p_dead integer, p_journal boolean, p_in_doubt bigint[], p_in_doubt_epochs integer[], p_started bigint[], p_started_epochs integer[], p_transactional_wait_s double precision, p_bulk_wait_s double precision, p_quarantine_after integer) RETURNS TABLE(state text, n bigint)
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
+    SET enable_nestloop TO 'off'
     AS $$
 #variable_conflict use_column
 declare v_flows bigint[]; v_seqs bigint[]; v_bad bigint[]; v_quarantined integer := 0;

@@ -39,7 +39,7 @@ def leased(number: int, planned_at: float, *, late_s: float = 0.25, **fields: An
 class FakeSession:
     def __init__(self) -> None:
         self.usable, self.transactions, self.ended = True, 0, ""
-        self.one_by_one = self.refused_ahead = False
+        self.one_by_one = self.refused_ahead = self.has_opened = False
 
     def quit(self) -> None:
         self.usable, self.ended = False, "quit"
@@ -66,6 +66,7 @@ class Host:
         self.held: set[int] = set()
         self.takes_s = 0.0
         self.opens_ahead = False
+        self.unfit: set[int] = set()
         self.opened: list[tuple[int, Any]] = []
         self.forgotten: list[int] = []
         self.at_once = self.most_at_once = 0
@@ -97,8 +98,10 @@ class Host:
         self.most_at_once = max(self.most_at_once, self.at_once)
         await turn()
         session.transactions += 1
+        session.has_opened = False
         if self.opens_ahead and (following := ahead()) is not None:
             self.opened.append((following.id, session))
+            session.has_opened = following.id not in self.unfit
         self.sent.append((delivery.id, self.clock.monotonic()))
         await self.clock.sleep(self.takes_s)
         self.at_once -= 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.dispatch.lane import OPENED_S
+from itertools import pairwise
+
+from gateway.dispatch.ahead import ONE_BY_ONE_S, OPENED_S
 from gateway.model.delivery import Leased
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
 from tests.unit.dispatch.test_lane import Host, grant, lane_of
@@ -226,6 +228,7 @@ async def test_let_go_of_behind_a_slow_reply_nothing_is_opened_behind_the_next()
         lane.take(grant(range(4), rate=1e6, burst=100, late_s=300.0))
         await host.clock.advance(OPENED_S + 1.0)
         lane.let_go_of_late(host.clock.monotonic() - OPENED_S)
+        assert lane.next_now() is None
         await host.clock.advance(200.0)
         assert [number for number, _ in host.sent] == [0, 2, 3]
         assert _ahead(host) == [1]
@@ -273,7 +276,36 @@ async def test_what_was_opened_has_no_content_while_its_lane_is_refused() -> Non
         assert host.sessions[0].ended == "abort"
 
 
-async def test_a_receiver_that_does_not_bear_it_is_never_opened_ahead_again() -> None:
+async def test_where_what_was_opened_comes_too_late_again_and_again_it_is_tried_ever_more_rarely() -> None:
+    """A receiver that looks at each next recipient for half a second, though its dots are quick where nothing is behind them."""
+    async with lane_of(opens_ahead=True) as (lane, host):
+        tried = list[int]()
+        for round_ in range(600):
+            number = 10 * round_
+            host.takes_s = 0.0
+            before = len(host.opened)
+            lane.take(grant(range(number, number + 2), rate=1e6, burst=100, start=host.clock.monotonic()))
+            host.takes_s = 0.5
+            await host.clock.advance(0.1)
+            if len(host.opened) == before:
+                host.takes_s = 0.0
+            await host.clock.advance(0.9)
+            if len(host.opened) > before:
+                tried.append(round_)
+        gaps = [later - earlier for earlier, later in pairwise(tried)]
+        assert gaps == sorted(gaps)
+        assert len(tried) <= 12
+
+
+async def test_what_was_not_opened_after_all_costs_no_connection() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.unfit, host.takes_s = {1}, 0.5
+        lane.take(grant(range(2), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert (host.back, host.sessions[0].ended) == ([1], "")
+
+
+async def test_a_receiver_that_does_not_bear_it_is_left_alone_for_an_hour() -> None:
     async with lane_of(opens_ahead=True) as (lane, host):
 
         def out_of_step(delivery: Leased) -> Disposition:
@@ -287,10 +319,19 @@ async def test_a_receiver_that_does_not_bear_it_is_never_opened_ahead_again() ->
         assert [number for number, _ in host.sent] == [0, 1, 2, 3]
         assert _ahead(host) == [1]
         lane.take(
-            grant(range(4, 8), rate=1e6, burst=100, start=host.clock.monotonic() + 3_600.0, late_s=60.0)
+            grant(
+                range(4, 6),
+                rate=1e6,
+                burst=100,
+                start=host.clock.monotonic() + ONE_BY_ONE_S - 60.0,
+                late_s=60.0,
+            )
         )
-        await host.clock.advance(3_700.0)
+        await host.clock.advance(ONE_BY_ONE_S)
         assert _ahead(host) == [1]
+        lane.take(grant(range(6, 8), rate=1e6, burst=100, start=host.clock.monotonic()))
+        await host.clock.advance(1.0)
+        assert _ahead(host) == [1, 7]
 
 
 async def test_what_has_been_refused_is_told_so_though_the_connection_is_gone() -> None:

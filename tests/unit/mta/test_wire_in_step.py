@@ -303,11 +303,28 @@ async def test_a_refused_sender_that_was_opened_ahead_is_asked_for_again_elsewhe
 
 
 async def test_a_receiver_that_throws_away_what_came_behind_a_dot_refuses_nothing() -> None:
-    short = Timeouts(mail_s=0.2, in_step_s=0.01)
-    disposition, session, second = await opened_behind(b"250 d\r\n", timeouts=short)
-    assert (disposition.outcome, session.usable) == (Outcome.DELIVERED, True)
-    await session.transact(second, lambda: None)
-    assert (session.stale, session.usable, session.one_by_one) == (True, False, True)
+    short = Timeouts(in_step_s=0.01)
+    disposition, session, _ = await opened_behind(b"250 d\r\n", timeouts=short)
+    assert disposition.outcome is Outcome.DELIVERED
+    assert (session.usable, session.has_opened, session.one_by_one) == (False, False, True)
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [(b"250 d", Outcome.DELIVERED), (b"550 d", Outcome.BOUNCED)])
+async def test_a_tarpit_leaves_out_nothing(answer: bytes, outcome: Outcome) -> None:
+    """The refused wait for each reply; what was said to the dot stands."""
+    wire, channel, session = await greeted({"pipelining": ""}, Timeouts(in_step_s=0.05))
+    second = mail_of(1)
+    sending = asyncio.create_task(session.transact(mail_of(0), lambda: None, ahead=lambda: second))
+    await turn()
+    channel.data_received(b"250 a\r\n250 b\r\n354 c\r\n")
+    await turn()
+    for said in (answer + b"\r\n250 e\r\n", b"550 5.1.1 f\r\n", b"503 g\r\n"):
+        channel.data_received(said)
+        await asyncio.sleep(0.04)
+    assert (await sending).outcome is outcome
+    assert not wire.closed
+    refused = await session.transact(second, lambda: None)
+    assert (refused.outcome, refused.code, session.one_by_one) == (Outcome.BOUNCED, 550, False)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ create function rescue(
     p_dead integer, p_journal boolean, p_in_doubt bigint[], p_in_doubt_epochs integer[], p_started bigint[], p_started_epochs integer[],
     p_transactional_wait_s double precision, p_bulk_wait_s double precision, p_quarantine_after integer)
 returns table (state text, n bigint) language plpgsql
-set enable_seqscan = off
+set enable_seqscan = off set enable_nestloop = off -- the planner takes arrays for short
 as $$
 #variable_conflict use_column
 declare v_flows bigint[]; v_seqs bigint[]; v_bad bigint[]; v_quarantined integer := 0;
