@@ -32,6 +32,10 @@ def base_of(url: str) -> httpx.URL:
         raise ValueError(f"{url!r} is no URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"{url!r}: expected a URL such as https://gateway.example")
+    if parsed.userinfo:  # httpx would send it instead of the key; it is not shown: it may hold a password
+        raise ValueError(
+            "a URL with a user name: expected one such as https://gateway.example, and the key apart"
+        )
     return parsed
 
 

@@ -137,10 +137,14 @@ def test_a_time_without_a_zone_is_refused() -> None:
     assert found.query == {"state": "queued", "created_from": "2026-01-01T00:00:00+00:00"}
 
 
-@pytest.mark.parametrize("url", ["", "gateway.example", "ftp://gateway.example", "http://", "/v1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "gateway.example", "ftp://gateway.example", "http://", "/v1", "http://me:secret@gateway.example"],
+)
 def test_what_is_no_url_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match="URL"):
+    with pytest.raises(ValueError, match="URL") as refused:
         Client(url, "gw_KEY")
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["", "gw_\n", "gw KEY", "gw_é"])
