@@ -36,6 +36,11 @@ BENCHES: Final[dict[str, tuple[str, str, str]]] = {
         "urgent mail behind 100,000 lanes, and a small site behind a big one",
     ),
     "api": ("bench.load.api", "run", "recipients and requests accepted a second"),
+    "loaded": (
+        "bench.load.loaded",
+        "run",
+        "POST of single messages while two dispatchers send at full speed",
+    ),
     "status": (
         "bench.load.status",
         "run",

@@ -27,8 +27,9 @@ from bench.load.postfix import Programs, find_programs, relay
 from bench.load.postfix_config import TUNING, Signing
 from bench.load.run import Run, measure
 from bench.options import Options, Progress
+from bench.processes import sink, until
 from bench.report import Figure, Outcome, Result, figure, ratios
-from bench.stage import FROM_DOMAIN, Stage, sink, stage, until
+from bench.stage import FROM_DOMAIN, Stage, stage
 from gateway.mta.keys import generate_rsa_key
 
 REACH_RATIO: Final = 6.0

@@ -25,21 +25,9 @@ import msgspec
 from bench import cpu
 from bench.load.timelog import read_times
 from bench.options import Options, Progress
+from bench.processes import Child, child, dispatching, sink
 from bench.report import Figure, Outcome, figure
-from bench.stage import (
-    Child,
-    Stage,
-    child,
-    dispatching,
-    fill,
-    make_lanes,
-    make_message,
-    make_site,
-    shaping,
-    sink,
-    stage,
-    wake,
-)
+from bench.stage import Stage, fill, make_lanes, make_message, make_site, shaping, stage, wake
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.throttle.shaping import Limits

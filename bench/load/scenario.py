@@ -32,7 +32,7 @@ REACH_DELAY: Final = 0.8
 """Of its rate without delay, with 80 ms of added round trip."""
 
 _QUICK_DOMAINS: Final = 10
-_LIMITS: Final = Limits(
+UNLIMITED: Final = Limits(
     # Of no effect on the rate (25,000 a second over 50 lanes). But the turn of what was claimed lasts (burst - 1) / rate = 2 s:
     # what waits here for longer than that goes back to the queue, and is claimed again. With turns of 0.2 s (100,000 a second,
     # burst 20,000) that was 10 to 20 % of all deliveries on a busy machine (2026-11-26).
@@ -42,7 +42,7 @@ _LIMITS: Final = Limits(
     max_per_dispatcher=20,  # [dispatch] connections_per_lane decides
 )
 
-_BUSY: Final = {
+BUSY: Final = {
     # With the default of 500, some connections always waited for the next claim: 1,200 messages a second instead of 1,650
     # (2026-11-26, one dispatcher on two busy cores).
     "in_flight": 1_000,
@@ -67,9 +67,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The receiver offers STARTTLS, and all mail must come over it."""
     delay_ms: float = 0.0
     """The receiver holds every group of replies back so long."""
-    dispatch: Mapping[str, int | str] = msgspec.field(default_factory=lambda: dict(_BUSY))
+    dispatch: Mapping[str, int | str] = msgspec.field(default_factory=lambda: dict(BUSY))
     """Keys of the gateway's `[dispatch]` that are not as by default."""
-    limits: Limits = _LIMITS
+    limits: Limits = UNLIMITED
     ratio_at_most: float | None = None
     """CPU of gateway and Postgres a message, in RSA-2048 signatures."""
     rate_at_least: float | None = None
@@ -77,7 +77,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MANY: Final = {
-    **_BUSY,
+    **BUSY,
     # A claim gives a lane as many rows as it will hold, so that few lanes get all of a big one, and the connections of the others
     # wait: with 400 rows a claim 470 to 600 messages a second at 80 ms, with 100 850, with 50 950 (2026-11-26).
     "claim_rows": 50,
@@ -120,7 +120,7 @@ SCENARIOS: Final = (
         name="starttls",
         about="the headline to a receiver that offers STARTTLS",
         tls=True,
-        dispatch={**_BUSY, "tls": "require"},
+        dispatch={**BUSY, "tls": "require"},
     ),
     Scenario(
         name=UNDELAYED,

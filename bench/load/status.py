@@ -18,12 +18,14 @@ import asyncpg
 import msgspec
 
 from bench import cpu
-from bench.load.http import Client, Load, get
+from bench.load.http import Load, all_closed, get, open_clients
 from bench.options import Options, Progress
+from bench.processes import Child, child, free_port, listening
 from bench.report import Figure, Outcome, figure, quantile
-from bench.stage import SITE, Child, Stage, child, free_port, listening, make_lanes, make_site, shaping, stage
+from bench.stage import SITE, Stage, make_lanes, make_site, shaping, stage
 from gateway.app.brief import Role
 from gateway.model.ids import Prefix, encode
+from gateway.store.messages import LOOK
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key
 from gateway.throttle.shaping import Limits
@@ -131,8 +133,10 @@ def _hour(chance: random.Random, world: World) -> str:
 
 
 def _address(chance: random.Random, world: World) -> str:
-    number = chance.randint(1_000, world.first_open - 1)
-    return f"recipient=user{number}@d{number % 1000}.test&after={_message(number - chance.randint(1, 999))}"
+    number = chance.randint(LOOK, world.first_open - 1)
+    return (
+        f"recipient=user{number}@d{number % 1000}.test&after={_message(number - chance.randint(1, LOOK - 1))}"
+    )
 
 
 KINDS: Final = (
@@ -250,11 +254,8 @@ async def _ask(own: Stage, api: Child, port: int, requests: Sequence[bytes]) -> 
     Raises:
         RuntimeError: an answer was not 200.
     """
-    load = Load(requests, status=b"200")
-    loop = asyncio.get_running_loop()
-    clients = [
-        (await loop.create_connection(lambda: Client(load), "127.0.0.1", port))[1] for _ in range(CLIENTS)
-    ]
+    load = Load(requests=requests, status=b"200")
+    clients = await open_clients(load, port, CLIENTS)
     await asyncio.sleep(_WARM_UP_S)
     warmed = len(load.latencies_s)
     before = (api.cpu_s, cpu.tree_cpu_s(own.postgres_pid))
@@ -262,7 +263,7 @@ async def _ask(own: Stage, api: Child, port: int, requests: Sequence[bytes]) -> 
     latencies = load.latencies_s[warmed:]
     used = (api.cpu_s - before[0], cpu.tree_cpu_s(own.postgres_pid) - before[1])
     load.stopping = True
-    await asyncio.gather(*(client.closed for client in clients))
+    await all_closed(clients)
     if load.first_errors or not latencies:
         raise RuntimeError(f"the API did not answer 200: {load.first_errors[:1]}")
     count = len(latencies)

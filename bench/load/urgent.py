@@ -22,22 +22,19 @@ import asyncpg
 
 from bench.load import ledger
 from bench.options import Options, Progress
+from bench.processes import Child, child, sink, until
 from bench.report import Figure, Outcome, figure, quantile
 from bench.stage import (
     SITE,
-    Child,
     Lane,
     Stage,
-    child,
     ended,
     fill,
     make_lanes,
     make_message,
     make_site,
     shaping,
-    sink,
     stage,
-    until,
     wake,
 )
 from gateway.app.brief import Role

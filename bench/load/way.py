@@ -21,27 +21,15 @@ import asyncpg
 import msgspec
 
 from bench import cpu
-from bench.load.http import Client, Load, post
+from bench.load.http import Load, all_closed, open_clients, post
 from bench.load.ledger import Books, compare
 from bench.load.ledger import read as read_ledger
 from bench.load.letter import Request, requests
 from bench.load.rsa import SignatureTimer
 from bench.load.scenario import ALGORITHMS, Scenario
 from bench.load.signing import prepare, sections
-from bench.stage import (
-    SITE,
-    Child,
-    Sink,
-    Stage,
-    child,
-    dispatching,
-    ended,
-    free_port,
-    listening,
-    shaping,
-    sink,
-    until,
-)
+from bench.processes import Child, Sink, child, dispatching, free_port, listening, sink, until
+from bench.stage import SITE, Stage, ended, shaping
 from gateway.app.brief import Role
 from gateway.store.pool import connect
 from gateway.store.sites import issue_key
@@ -205,13 +193,8 @@ class _Door:
 
     async def hand_in(self, wanted: Sequence[Request]) -> None:
         """Send the requests over some connections. Raises RuntimeError with the first that was not answered with 202."""
-        load = Load([post("/v1/messages", self._key, one.body) for one in wanted], most=len(wanted))
-        loop = asyncio.get_running_loop()
-        clients = [
-            (await loop.create_connection(lambda: Client(load), "127.0.0.1", self._port))[1]
-            for _ in range(CLIENTS)
-        ]
-        await asyncio.gather(*(client.closed for client in clients))
+        load = Load(requests=[post("/v1/messages", self._key, one.body) for one in wanted], most=len(wanted))
+        await all_closed(await open_clients(load, self._port, CLIENTS))
         if load.first_errors or len(load.latencies_s) != len(wanted):
             raise RuntimeError(
                 f"202 for {len(load.latencies_s)} of {len(wanted)} requests: {load.first_errors[:1]}"

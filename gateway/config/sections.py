@@ -55,6 +55,7 @@ class DispatchConfig(Section, frozen=True):
     """One dispatcher process: what it holds, how it paces, when it gives up."""
 
     workers: Annotated[int, Meta(ge=0, le=256)] = 1
+    niceness: Annotated[int, Meta(ge=0, le=19)] = 5
     in_flight: Count = 500
     urgent_reserve: Annotated[int, Meta(ge=0, le=100_000)] = 50
     claim_rows: Annotated[int, Meta(ge=1, le=10_000)] = 400

@@ -34,6 +34,9 @@ _RESERVE = _SQL.reserve
 _SUBMIT = _SQL.submit
 _ACCEPT_DELIVERIES = _SQL.accept_deliveries
 
+PREPARED: Final = (_SUBMIT,)
+"""What connections of an intake's pool should have met before a request waits for them."""
+
 _MISMATCH: Final = "this Idempotency-Key was used with another request; expected a new key"
 _ACQUIRE_TIMEOUT_S: Final = 5.0
 _BLOCK: Final = 32

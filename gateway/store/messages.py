@@ -35,8 +35,8 @@ _ACTIONS: Final[Mapping[Action, str]] = {
     Action.RELEASE: _SQL.release_message,
 }
 
-LOOK: Final = 1_000
-"""Messages that one page with filters looks at, at most."""
+LOOK: Final = 250
+"""Messages that one page with filters looks at, at most: 6 µs of Postgres each, beside 1.3 ms for any page (November 2026)."""
 LOOK_RECIPIENTS: Final = 10_000
 """Recipients that these have together, at most (a message more)."""
 HAPPENINGS: Final = 10_000
@@ -131,7 +131,7 @@ class Happening(msgspec.Struct, frozen=True):
 
 
 async def get_message(connection: Connection, message_id: int) -> Message:
-    """One message.
+    """One message. What its transaction reads after it is read by plans that are kept.
 
     Raises:
         NotFound: there is none that the transaction may see.
@@ -139,7 +139,7 @@ async def get_message(connection: Connection, message_id: int) -> Message:
     row = await connection.fetchrow(_MESSAGE, message_id)
     if row is None:
         raise NotFound("no such message")
-    return Message(*row)
+    return Message(*row[: len(Message.__struct_fields__)])
 
 
 async def find_messages(

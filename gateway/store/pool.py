@@ -13,7 +13,7 @@ transaction is still rolled back and listeners are dropped, but session state st
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
@@ -58,6 +58,7 @@ async def open_pool(
     max_size: int = 10,
     application_name: str = "gateway",
     settings: Mapping[str, str] | None = None,
+    prepared: Sequence[str] = (),
 ) -> asyncpg.Pool:
     """A pool with `min_size` connections open, all of them working as `role`.
 
@@ -68,16 +69,24 @@ async def open_pool(
         max_size: connections at most; who wants one more waits.
         application_name: what the server's views and logs call these connections.
         settings: further Postgres settings of each session, such as `statement_timeout`.
+        prepared: statements whose types each connection learns when it is opened. asyncpg asks for those of arrays at their first use,
+            8 to 11 ms on an idle machine and hundreds on a busy one (November 2026), which no request should wait for.
 
     Raises:
         StoreUnavailable: nobody answers there, or the user, the role or the database does not exist.
     """
+
+    async def learn(connection: Connection) -> None:
+        for statement in prepared:
+            await connection.prepare(statement)
+
     with _named_failures(dsn, role):
         return await asyncpg.create_pool(
             dsn,
             min_size=min_size,
             max_size=max_size,
             max_inactive_connection_lifetime=0,  # an idle hour must not make the next message wait for a connection
+            init=learn if prepared else None,
             reset=_keep_session,
             timeout=_CONNECT_TIMEOUT_S,
             statement_cache_size=_STATEMENTS_KEPT,

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.clock import Clock
 from gateway.config import Config
-from gateway.store.intake import Intake
+from gateway.store.intake import PREPARED, Intake
 from gateway.store.lane_map import LaneMap
 from gateway.store.pool import open_pool
 from gateway.store.waker import Waker
@@ -24,6 +24,8 @@ from gateway.throttle.shaping import Shaping
 
 ROLE = "gateway_api"
 """One site at a time, by row-level security."""
+_OPEN = 4
+"""Connections from the start: two groups of a site in flight, numbers, and who reads. A peak should not begin by opening one."""
 
 
 class Desk(msgspec.Struct):
@@ -56,7 +58,12 @@ async def open_desk(
     """
     database = config.database
     pool = await open_pool(
-        dsn, role=ROLE, min_size=1, max_size=database.api_pool_size, application_name=application_name
+        dsn,
+        role=ROLE,
+        min_size=min(_OPEN, database.api_pool_size),
+        max_size=database.api_pool_size,
+        application_name=application_name,
+        prepared=PREPARED,
     )
     try:
         async with Waker(dsn, role=ROLE, clock=clock) as waker:

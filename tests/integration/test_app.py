@@ -204,7 +204,11 @@ def test_files_are_tuned_broken_and_mended_while_it_runs(ground: Ground, tmp_pat
         lines = [json.loads(line) for line in ground.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
+    def nice(name: str) -> int:
+        return os.getpriority(os.PRIO_PROCESS, gateway.said["pids"][name])
+
     with ground.run("--config", str(config), roles="api,dispatch,schedule,listen") as gateway:
+        eventually(lambda: nice("dispatch-1") - nice("api") == DispatchConfig().niceness)
         throttles.write_text("[default]\nrate_per_s = 20\n")
         eventually(lambda: len(said("config.loaded")) == 1)
         eventually(lambda: len(said("limits.applied")) == 1)

@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 
 from bench.load.postfix import PACKAGES, find_programs, relay
-from bench.stage import until
+from bench.processes import until
 from gateway.mta.keys import generate_rsa_key, public_key_txt
 from tests.support.api import Client, open_world
 from tests.support.dispatcher_process import spawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -56,6 +58,16 @@ async def test_an_open_transaction_does_not_survive_the_return_to_the_pool(db: s
         await connection.execute("BEGIN; CREATE TABLE unfinished ()")
         await pool.release(connection)
         assert await pool.fetchval("SELECT to_regclass('unfinished')") is None
+
+
+async def test_a_connection_knows_the_types_of_what_was_prepared(db: str) -> None:
+    statement = "SELECT $1::bigint[], $2::timestamptz[]"
+    async with await open_pool(db, max_size=1, prepared=(statement,)) as pool, pool.acquire() as connection:
+        asked: list[str] = []
+        connection.add_query_logger(lambda query: asked.append(query.query))
+        await connection.fetchrow(statement, [1], [])
+        await asyncio.sleep(0)  # loggers are called by the loop
+        assert asked == [statement], "no look into the catalogue"
 
 
 async def test_an_unknown_role_or_database_is_named(db: str) -> None:

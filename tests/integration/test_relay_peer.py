@@ -13,7 +13,8 @@ import pytest
 from bench.load.letters import letters, post
 from bench.load.postfix import PACKAGES, Programs, find_programs, relay
 from bench.load.postfix_config import Signing, main_cf, master_cf
-from bench.stage import FROM_DOMAIN, until
+from bench.processes import until
+from bench.stage import FROM_DOMAIN
 from gateway.mta.keys import generate_rsa_key, public_key_txt
 from tests.support.overheard import overheard
 from tests.support.peers import require

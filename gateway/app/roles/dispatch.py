@@ -1,8 +1,9 @@
-"""A dispatcher's process: it sends, and follows what changes in the files."""
+"""A dispatcher's process: it sends, stands back for those who wait for an answer, and follows what changes in the files."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 
 from gateway.app.brief import Brief, Tuning
 from gateway.app.exits import Exit
@@ -15,6 +16,7 @@ from gateway.mta.bounce_rules import RuledJudge
 
 async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
     """Dispatch until `stop`, then drain. A fenced dispatcher ends; the supervisor begins its next life."""
+    os.nice(brief.tuning.config.dispatch.niceness)
     judge = RuledJudge(brief.tuning.bounce_rules)
 
     def judge_by(tuning: Tuning) -> None:

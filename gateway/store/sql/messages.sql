@@ -1,9 +1,11 @@
 -- Queries of gateway/store/messages.py. Row-level security limits each to the site of its transaction.
 
 -- name: message
--- One message, without its bodies, and the broadcast that it belongs to.
+-- One message, without its bodies, and the broadcast that it belongs to. From here to the end of the transaction plans are kept, without
+-- a round trip to say so: planning its events' statement anew over the days' partitions took 0.3 of 0.36 ms.
 SELECT m.id, m.site_id, m.stream::text, m.sender, m.subject, m.template, m.created_at,
-       (SELECT b.id FROM broadcast b WHERE b.message_id = m.id) AS broadcast_id
+       (SELECT b.id FROM broadcast b WHERE b.message_id = m.id) AS broadcast_id,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
 FROM message m WHERE m.id = $1;
 
 -- name: by_index

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bench.load.http import Client, Load, answer_length, get, post
+from bench.load.http import Client, Load, SteadyLoad, answer_length, get, post
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nx-request-id: 1\r\n\r\nhello"
 
@@ -23,7 +23,7 @@ class Wire(asyncio.Transport):
 
 
 def _client() -> tuple[Client, Load, Wire]:
-    load = Load([post("/v1/messages", "key", b"{1}"), post("/v1/messages", "key", b"{2}")])
+    load = Load(requests=[post("/v1/messages", "key", b"{1}"), post("/v1/messages", "key", b"{2}")])
     client, wire = Client(load), Wire()
     client.connection_made(wire)
     return client, load, wire
@@ -67,10 +67,45 @@ async def test_a_load_that_stops_closes_after_the_answer() -> None:
 
 
 async def test_an_answer_is_counted_when_it_has_the_status_that_was_wanted() -> None:
-    load = Load([get("/v1/messages", "key")], status=b"200")
+    load = Load(requests=[get("/v1/messages", "key")], status=b"200")
     client, wire = Client(load), Wire()
     client.connection_made(wire)
     assert wire.written == [b"GET /v1/messages HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer key\r\n\r\n"]
     client.data_received(ACCEPTED.replace(b"202", b"200"))
     client.data_received(ACCEPTED)
     assert (len(load.latencies_s), len(load.first_errors)) == (1, 1)
+
+
+def _steady() -> tuple[SteadyLoad, Client, Wire]:
+    load = SteadyLoad(requests=[b"{1}", b"{2}", b"{3}"])
+    client, wire = Client(load), Wire()
+    client.connection_made(wire)
+    return load, client, wire
+
+
+async def test_a_steady_load_sends_nothing_before_its_moment() -> None:
+    _, _, wire = _steady()
+    assert wire.written == []
+
+
+async def test_a_request_whose_connections_are_all_busy_is_counted_from_its_own_moment() -> None:
+    load, client, wire = _steady()
+    await load.run(1e9, 3e-9)
+    assert (wire.written, load.most_waiting, len(load.late_s)) == ([b"{1}"], 2, 1)
+    for answered in (1, 2, 3):
+        assert not wire.is_closed
+        client.data_received(ACCEPTED)
+        assert len(load.latencies_s) == answered
+    assert wire.written == [b"{1}", b"{2}", b"{3}"]
+    assert load.latencies_s == sorted(load.latencies_s), "each waited for all before it"
+    assert wire.is_closed
+
+
+async def test_a_steady_load_closes_its_idle_connections_at_its_end() -> None:
+    load, client, wire = _steady()
+    await load.run(1e9, 1e-9)
+    client.data_received(ACCEPTED)
+    assert wire.is_closed
+    other = Wire()
+    Client(load).connection_made(other)
+    assert other.is_closed
