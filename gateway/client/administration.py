@@ -98,7 +98,10 @@ class LaneHold(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """A lane: `ready` deliveries wait for it, `waiting` for their next try; of either no more than 1,000 are counted."""
+    """A lane: `ready` deliveries wait for it, `waiting` for their next try; of either no more than 1,000 are counted.
+
+    `leased`: what dispatchers have in hand; a lane that is drained has none.
+    """
 
     id: str
     name: str
@@ -109,6 +112,7 @@ class Lane(msgspec.Struct, frozen=True):
     tokens: float
     ready: int
     waiting: int
+    leased: int
     held: list[LaneHold]
     limit: LaneLimit | None
     used_at: datetime

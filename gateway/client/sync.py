@@ -272,6 +272,7 @@ class _Sites:
         self.create = caller.one(sites.create)
         self.get = caller.one(sites.get)
         self.find = caller.each(sites.find)
+        self.change = caller.one(sites.change)
         self.hold = caller.one(sites.hold)
         self.release = caller.one(sites.release)
 
@@ -285,6 +286,7 @@ class _Lanes:
         self.limit = caller.one(lanes.limit)
         self.unlimit = caller.one(lanes.unlimit)
         self.suspend = caller.one(lanes.suspend)
+        self.drain = caller.one(lanes.drain)
         self.resume = caller.one(lanes.resume)
 
 

@@ -334,6 +334,7 @@ async def test_an_operator_makes_sites_and_steers_lanes(client: AsyncClient, liv
         assert (await operator.sites.hold(site.id, "abuse")).hold is not None
         assert (await operator.sites.release(site.id)).hold is None
         assert (await operator.sites.get(site.id)).name == "Shop"
+        assert (await operator.sites.change(site.id, campaigns=False)).campaigns is False
         assert [one.name for one in await everything(operator.sites.find())] == ["Acme", "Shop"]
         key = await operator.keys.create(["send"], site=site.id)
         assert key.site == site.id
@@ -348,6 +349,8 @@ async def test_an_operator_makes_sites_and_steers_lanes(client: AsyncClient, liv
         assert [one.code for one in suspended.held] == ["lane_suspended"]
         assert [one.id for one in await everything(operator.lanes.find(suspended=True))] == [lane.id]
         assert (await operator.lanes.resume(lane.id)).held == []
+        assert (await operator.lanes.drain(lane.id, "maintenance")).leased == 0
+        await operator.lanes.resume(lane.id)
         assert (await operator.lanes.get(lane.id)).limit is None
         with pytest.raises(Forbidden):
             await operator.messages.send(HELLO)

@@ -51,6 +51,12 @@ def suspend(lane: str, why: str, *, for_s: float | None = None, idempotency_key:
     return Call("POST", path, Lane, body=body, idempotency_key=idempotency_key)
 
 
+def drain(lane: str, why: str, *, idempotency_key: str = "") -> Call[Lane]:
+    """Claim nothing more from a lane until it is resumed, and let what is in hand finish: it is drained when `leased` is 0."""
+    path = at("/v1/lanes/{}/actions/drain", lane)
+    return Call("POST", path, Lane, body=body_of({"why": why}), idempotency_key=idempotency_key)
+
+
 def resume(lane: str, *, idempotency_key: str = "") -> Call[Lane]:
     """Let a suspended lane go on at once, whoever suspended it."""
     return Call("POST", at("/v1/lanes/{}/actions/resume", lane), Lane, idempotency_key=idempotency_key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.client.administration import Site
-from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of
+from gateway.client.call import PAGE_SIZE, Call, Page, Pages, at, body_of, given
 
 
 def create(
@@ -22,6 +22,14 @@ def get(site: str) -> Call[Site]:
 def find(*, page_size: int = PAGE_SIZE) -> Pages[Site]:
     """All sites."""
     return Pages("/v1/sites", Page[Site], page_size=page_size)
+
+
+def change(
+    site: str, *, name: str | None = None, time_zone: str | None = None, campaigns: bool | None = None
+) -> Call[Site]:
+    """Change a site; what is not said stays. Without campaigns nothing more of them is begun."""
+    body = body_of(given({"name": name, "time_zone": time_zone, "campaigns": campaigns}))
+    return Call("PATCH", at("/v1/sites/{}", site), Site, body=body)
 
 
 def hold(site: str, why: str, *, idempotency_key: str = "") -> Call[Site]:
