@@ -49,7 +49,7 @@ class DeliveryWhy(msgspec.Struct, frozen=True):
     },
 )  # fmt: skip
 async def list_messages(call: Call) -> Page[MessageSummary]:
-    """List the messages, oldest first. With filters a page looks at 250 at most: it may hold few, or none, while `has_more`."""
+    """List the messages, oldest first. With filters a page looks at 250 (or its limit): it may hold few, or none, while `has_more`."""
     limit, after = call.limit(), call.after(Prefix.MESSAGE)
     filters = await _filters(call)
     if filters is None:

@@ -128,6 +128,7 @@ async def test_what_is_read_costs_the_same_beside_many(bench: Bench, watched: li
         assert len(known) == 1
 
     async def act(number: int) -> None:
+        await messages.get_message(connection, number)  # as the API does: its transaction then keeps plans
         for action in (Action.HOLD, Action.RELEASE, Action.CANCEL):
             assert await messages.act(connection, number, action) == 1
 
