@@ -1,12 +1,11 @@
 """`/v1/domains`: sending domains and the record that their DKIM key needs. The private key never leaves.
 
-The check of the records in DNS is not here yet; until then an operator vouches with `actions/mark_verified`.
+How a domain gets its keys is `submission/domains`'. The check of the records in DNS is on the command line (`gateway domains verify`); here an
+operator vouches with `actions/mark_verified`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
@@ -19,9 +18,9 @@ from gateway.api.page import Page, page
 from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
-from gateway.mta.keys import generate_ed25519_key, generate_rsa_key, public_key_txt, seal
 from gateway.store import domains
 from gateway.store.domains import Domain, DomainKey
+from gateway.submission.domains import add_domain, records_of
 
 routes = Routes("domains")
 
@@ -60,30 +59,9 @@ async def create_domain(call: Call, data: NewDomain) -> DomainView:
         name = parse(f"postmaster@{data.name}").domain
     except AddressError as error:
         raise Invalid([("/name", f"no domain name: {error}")]) from error
-    master_key = call.services.master_key
-    first = await asyncio.to_thread(generate_rsa_key)
-    spare = await asyncio.to_thread(generate_rsa_key)
-    domain = await domains.create_domain(
-        call.connection,
-        call.site_id,
-        name,
-        selector=_new_selector(),
-        private_key_sealed=seal(first, master_key, name),
-        public_key=public_key_txt(first),
+    domain = await add_domain(
+        call.connection, call.site_id, name, call.services.master_key, ed25519=data.ed25519
     )
-    further = [(spare, "rsa-sha256", False)]
-    if data.ed25519:
-        further.append((generate_ed25519_key(), "ed25519-sha256", True))
-    for private_key, algorithm, signs in further:
-        await domains.add_key(
-            call.connection,
-            domain,
-            selector=_new_selector(),
-            algorithm=algorithm,
-            private_key_sealed=seal(private_key, master_key, name),
-            public_key=public_key_txt(private_key),
-            signs=signs,
-        )
     return await _shown(call, domain)
 
 
@@ -121,22 +99,16 @@ async def mark_verified(call: Call) -> DomainView:
     return await _shown(call, await domains.mark_verified(call.connection, call.id(Prefix.DOMAIN)))
 
 
-def _new_selector() -> str:
-    # Unique to this domain and never issued twice: a CNAME that is left behind must not come to life for another owner.
-    return f"gw{secrets.token_hex(5)}"
-
-
 async def _shown(call: Call, domain: Domain) -> DomainView:
     return _view(domain, (await domains.keys_of(call.connection, [domain.id]))[domain.id])
 
 
 def _view(domain: Domain, keys: Sequence[DomainKey]) -> DomainView:
-    published = [(domain.selector, domain.public_key), *((key.selector, key.public_key) for key in keys)]
     return DomainView(
         encode(Prefix.DOMAIN, domain.id),
         domain.name,
         domain.status,
-        [Record("TXT", f"{selector}._domainkey.{domain.name}", value) for selector, value in published],
+        [Record("TXT", record.name, record.value) for record in records_of(domain, keys)],
         domain.created_at,
         domain.verified_at,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from gateway.app.watch import Files
 from gateway.config import Config, Loaded, load_here, read_here
 from gateway.errors import ConfigError, GatewayError, Invalid
+from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, decode
 from gateway.mta.bounce_rules import BounceRules, load_bounces
 from gateway.throttle.shaping import Shaping, load_throttles
@@ -24,6 +26,7 @@ DEFAULT_CONFIG: Final = Path("config/gateway.toml")
 _THROTTLES: Final = "throttles.toml"
 _BOUNCES: Final = "bounces.toml"
 _TABLE_WIDTH: Final = 1_000
+_NAME_LIMIT: Final = 200
 
 
 class UsageError(GatewayError):
@@ -150,3 +153,42 @@ def number_of(prefix: Prefix, text: str, option: str) -> int:
         return decode(prefix, text)
     except Invalid as error:
         raise UsageError(f'{option}: "{text}": {error}') from error
+
+
+def site_number(text: str) -> int:
+    """The number of the site that `--site` names.
+
+    Raises:
+        UsageError: no id, and no number of one.
+    """
+    number = number_of(Prefix.SITE, text, "--site")
+    if number >= 1 << 31:
+        raise UsageError(f'--site: "{text}" is no number of a site')
+    return number
+
+
+def domain_name(text: str, option: str) -> str:
+    """A domain as a user writes it, in lower case and with A-labels.
+
+    Raises:
+        UsageError: it is none; `option` says where it stood.
+    """
+    try:
+        return parse(f"postmaster@{text.removesuffix('.')}").domain
+    except AddressError as error:
+        raise UsageError(f'{option}: "{text}" is no domain; say it as in example.org') from error
+
+
+def check_name(text: str, option: str) -> None:
+    """Hold a name to what the API takes.
+
+    Raises:
+        UsageError: it is empty, too long, or has what no line can show.
+    """
+    if not text.strip() or len(text) > _NAME_LIMIT or not text.isprintable():
+        raise UsageError(f"{option}: expected 1 to {_NAME_LIMIT} printable characters")
+
+
+def moment(at: datetime | None, otherwise: str = "") -> str:
+    """A time for people, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at else otherwise

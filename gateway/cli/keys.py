@@ -9,13 +9,25 @@ from cyclopts import App, Parameter
 
 from gateway.api.endpoint import SCOPES
 from gateway.app.database import connection
-from gateway.cli.common import DEFAULTS, Common, UsageError, number_of, print_json, print_table, say
+from gateway.cli.common import (
+    DEFAULTS,
+    Common,
+    UsageError,
+    check_name,
+    number_of,
+    print_json,
+    print_table,
+    say,
+)
 from gateway.model.ids import Prefix, encode
 from gateway.store.sites import Key, get_site, issue_key, list_keys, revoke_key
 
 _PAGE = 1_000
 
-keys = App(name="keys", help="API keys: create, list, revoke.")
+keys = App(
+    name="keys",
+    help="API keys: create, list, revoke.\n\nExample: gateway keys create --site 7 --scopes send,read",
+)
 
 
 @keys.command
@@ -41,6 +53,8 @@ async def create(
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if wrong := [scope for scope in wanted if scope not in SCOPES] or ([] if wanted else [""]):
         raise UsageError(f'--scopes: no scope "{wrong[0]}"; there are {", ".join(SCOPES)}')
+    if name:
+        check_name(name, "--name")
     async with connection(common.load()) as opened:
         if site_id is not None:
             await get_site(opened, site_id)

@@ -28,6 +28,14 @@ _COMMANDS: Final = {
     "migrate": ("gateway.cli.migrate:migrate", "Bring the database to the schema of this version."),
     "sites": ("gateway.cli.sites:sites", "Sites (the tenants): create, list."),
     "keys": ("gateway.cli.keys:keys", "API keys: create, list, revoke."),
+    "domains": ("gateway.cli.domains:domains", "Sending domains: add, list, records, verify."),
+    "send": ("gateway.cli.send:send", "Send one message, without an app."),
+    "broadcast": ("gateway.cli.broadcast:broadcast", "Broadcasts: list, status, pause, resume, cancel."),
+    "suppressions": (
+        "gateway.cli.suppressions:suppressions",
+        "Who must not be written to: list, add, remove, import, export.",
+    ),
+    "lanes": ("gateway.cli.lanes:lanes", "Lanes, one for each destination: list, suspend, resume, limit."),
     "books": ("gateway.cli.books:books", "Show that every accepted delivery is in exactly one state."),
     "reconcile": ("gateway.cli.reconcile:reconcile", "After a restore: decide what becomes of what is open."),
     "explain": (
@@ -50,7 +58,8 @@ def make_app(asked: str = "") -> App:
     """
     app = App(
         name="gateway",
-        help="A delivery gateway: control API, Postgres queue, DKIM, SMTP.",
+        help="A delivery gateway: control API, Postgres queue, DKIM, SMTP.\n\nExample: gateway run\n\nExample: gateway send --help\n\n"
+        "Exit codes: 0 done, 1 failed or the answer is no, 2 wrong command line, 70 a bug, 75 Postgres is away, 78 wrong configuration.",
         version=__version__,
         help_format="plaintext",
         result_action="return_value",

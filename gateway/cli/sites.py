@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from cyclopts import App, Parameter
 
 from gateway.app.database import connection
-from gateway.cli.common import DEFAULTS, Common, print_json, print_table, say
+from gateway.cli.common import DEFAULTS, Common, UsageError, check_name, print_json, print_table, say
 from gateway.model.ids import Prefix, encode
 from gateway.store.sites import Site, create_site, list_sites
 
 _PAGE = 1_000
 
-sites = App(name="sites", help="Sites (the tenants): create, list.")
+sites = App(name="sites", help="Sites (the tenants): create, list.\n\nExample: gateway sites create Acme")
 
 
 @sites.command
@@ -29,6 +30,11 @@ async def create(
 
     Example: gateway sites create "Velaro" --time-zone America/New_York
     """
+    check_name(name, "the name")
+    try:
+        ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(f'--time-zone: there is no "{time_zone}"; say it as in Europe/Paris') from error
     async with connection(common.load()) as opened:
         site = await create_site(opened, name, time_zone, campaigns=campaigns)
     if common.json:

@@ -271,7 +271,9 @@ def _suspension(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             code=Code.LANE_SUSPENDED,
             text=f"nothing is sent to {lane.name} for a while, after: {lane.suspended_why}",
-            release="by itself, when that time is over",
+            release="by itself, when that time is over"
+            if lane.suspended_until
+            else f"an operator lets it go on: gateway lanes resume {lane.name}",
             until=lane.suspended_until,
             reply=lane.suspended_why or None,
         )

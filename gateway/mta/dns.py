@@ -1,4 +1,4 @@
-"""Questions to the resolver: MX, A and AAAA of one name, as data.
+"""Questions to the resolver: MX, A, AAAA and TXT of one name, as data.
 
 A thin shell around aiodns (c-ares). Owns the following of CNAMEs and what c-ares' errors mean; the meaning of the answers is
 `mta/mx_plan.py`'s. RFC 1035, RFC 3596 (AAAA), RFC 2308 (NXDOMAIN and NODATA).
@@ -27,11 +27,12 @@ _TRIES: Final = 4
 _FIRST_WAIT_S: Final = 2.0
 _ROUNDS: Final = 20
 
-_Type = Literal["MX", "A", "AAAA"]
+_Type = Literal["MX", "A", "AAAA", "TXT"]
 _TYPES: Final[dict[_Type, int]] = {
     "MX": pycares.QUERY_TYPE_MX,
     "A": pycares.QUERY_TYPE_A,
     "AAAA": pycares.QUERY_TYPE_AAAA,
+    "TXT": pycares.QUERY_TYPE_TXT,
 }
 
 
@@ -60,6 +61,14 @@ class Dns:
     async def v6(self, name: str) -> Answer[str]:
         """Look up AAAA records, as the shortest text of each address."""
         return await self._addresses(name, "AAAA")
+
+    async def texts(self, name: str) -> Answer[str]:
+        """Look up TXT records, in no order: the strings of each joined (RFC 7208 §3.3), octets that are no UTF-8 replaced."""
+        answer = await self._ask(name, "TXT")
+        if not isinstance(answer, Found):
+            return answer
+        found = [record for record in answer.values if isinstance(record, pycares.TXTRecordData)]
+        return Found(tuple(record.data.decode("utf-8", "replace") for record in found), answer.ttl_s)
 
     async def close(self) -> None:
         """Give up what is open; answers that did not come are Unanswered."""

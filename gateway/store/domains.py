@@ -25,6 +25,7 @@ _VERIFIED_DOMAIN = _SQL.verified_domain
 _ADD_KEY = _SQL.add_key
 _KEYS = _SQL.keys
 _ROTATE = _SQL.rotate
+_NAMED = _SQL.domain_named
 
 
 class Domain(msgspec.Struct, frozen=True):
@@ -126,6 +127,20 @@ async def get_domain(connection: Connection, domain_id: int) -> Domain:
     row = await connection.fetchrow(_DOMAIN, domain_id)
     if row is None:
         raise NotFound("no such domain")
+    return Domain(*row)
+
+
+async def domain_named(connection: Connection, name: str) -> Domain:
+    """The domain with this name (lower case, A-labels), which has one owner over all sites.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    row = await connection.fetchrow(_NAMED, name)
+    if row is None:
+        raise NotFound(
+            f"{name} is no sending domain of any site; add it: gateway domains add {name} --site …"
+        )
     return Domain(*row)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 """What a function of the store takes: a connection of its own, or one that a pool has lent."""
@@ -170,6 +170,12 @@ async def _keep_session(connection: asyncpg.Connection) -> None:
 def _named_failures(dsn: str, role: str | None) -> Generator[None]:
     try:
         yield
+    except asyncpg.ClientConfigurationError as error:
+        raise ConfigError(
+            f"this cannot be read as a DSN ({error})",
+            key="database.dsn",
+            hint="expected postgresql://user@host:port/database",
+        ) from error
     except _REFUSALS as error:
         hint = f"; the role {role} is made by the migrations" if role and role in str(error) else ""
         raise StoreUnavailable(

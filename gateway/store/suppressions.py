@@ -26,6 +26,7 @@ _OF_ADDRESS = _SQL.of_address
 _ADD_SUPPRESSION = _SQL.add_suppression
 _ADD_SUPPRESSIONS = _SQL.add_suppressions
 _REMOVE_SUPPRESSION = _SQL.remove_suppression
+_COUNT = _SQL.count_suppressions
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -100,6 +101,11 @@ def _found(found: list[Suppression], limit: int, until: tuple[str, str], *, more
         last = found[limit - 1]
         return Found(found[:limit], (last.email, last.scope), more=True)
     return Found(found, until, more=more)
+
+
+async def count_suppressions(connection: Connection, site_id: int) -> int:
+    """How many suppressions a site has: reads them all."""
+    return int(await connection.fetchval(_COUNT, site_id) or 0)
 
 
 async def add_suppression(

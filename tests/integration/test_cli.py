@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
 from gateway.app.exits import Exit
-from gateway.cli import main
 from gateway.model.ids import Prefix, encode
 from gateway.store.fleet import hold_fleet
+from tests.support.cli import Cli, cli_on
 from tests.support.dns import scripted_dns
-
-
-class Cli:
-    """Runs commands in this process, on a thread of their own: each brings its own loop."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(main, arguments)
-        said = self._capsys.readouterr()
-        return code, said.out, said.err
-
-    async def json(self, *arguments: str) -> Any:
-        code, out, err = await self(*arguments, "--json")
-        assert code == Exit.OK, err
-        return json.loads(out)
 
 
 @pytest.fixture
 def cli(db: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    monkeypatch.setenv("GATEWAY_DSN", db)
-    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return Cli(capsys)
+    return cli_on(db, capsys, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
     "command", ["run", "migrate", "books", "reconcile", "check-config", "openapi", "keys create", "keys list", "keys revoke",
-                "sites create", "sites list", "trace", "explain", "config show"],
+                "sites create", "sites list", "trace", "explain", "config show", "domains add", "domains list", "domains records", "domains verify",
+                "send", "broadcast list", "broadcast status", "broadcast pause", "broadcast resume", "broadcast cancel", "lanes list",
+                "lanes suspend", "lanes resume", "suppressions list", "suppressions add", "suppressions remove", "suppressions import",
+                "suppressions export"],
 )  # fmt: skip
 async def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     code, out, _ = await cli(*command.split(), "--help")

@@ -45,3 +45,7 @@ WITH old AS (
 UPDATE domain d SET selector = s.selector, private_key_sealed = s.private_key_sealed, public_key = s.public_key
 FROM spare s, old o WHERE d.id = o.id
 RETURNING d.id, d.site_id, d.name, d.status, d.selector, d.public_key, d.created_at, d.verified_at;
+
+-- name: domain_named
+-- The sending domain with name $1, whichever site has it.
+SELECT id, site_id, name, status, selector, public_key, created_at, verified_at FROM domain WHERE name = $1;

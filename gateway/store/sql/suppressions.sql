@@ -45,3 +45,7 @@ WITH gone AS (
     DELETE FROM suppression WHERE site_id = $1 AND email_key = lower($2) AND ($3::text IS NULL OR scope = $3) RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+-- name: count_suppressions
+-- How many suppressions site $1 has.
+SELECT count(*) FROM suppression WHERE site_id = $1;

@@ -69,3 +69,21 @@ def test_what_is_written_is_read_again(rows: list[tuple[str, str, str]]) -> None
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
     found = read(text)
     assert [(one.email, one.scope, one.reason) for one in found if isinstance(one, SuppressionRow)] == rows
+
+
+def test_a_file_without_a_header_is_one_address_a_line() -> None:
+    *taken, refused = read("\ufeffada@one.example\n\n  bob@two.example \nnobody\n")
+    assert taken == [
+        SuppressionRow(1, "ada@one.example", "all", "import", ""),
+        SuppressionRow(3, "bob@two.example", "all", "import", ""),
+    ]
+    assert isinstance(refused, Refused)
+    assert (refused.line, refused.column, refused.value) == (4, "email", "nobody")
+
+
+def test_rows_that_do_not_say_their_scope_and_reason_have_the_files() -> None:
+    lines = ["email,scope,reason\n", "a@b.example,,\n", "c@d.example,all,asked\n"]
+    assert list(read_suppressions(lines, "marketing", "old system")) == [
+        SuppressionRow(2, "a@b.example", "marketing", "old system", ""),
+        SuppressionRow(3, "c@d.example", "all", "asked", ""),
+    ]

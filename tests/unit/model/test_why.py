@@ -83,6 +83,12 @@ def test_what_nothing_holds_is_next() -> None:
 def test_a_suspended_lane_says_until_when_and_after_which_reply() -> None:
     (reason,) = told("queued", lane=SUSPENDED)
     assert (reason.code, reason.until, reason.reply) == ("lane_suspended", LATER, "421 4.7.0 not now")
+    by_hand = msgspec.structs.replace(SUSPENDED, suspended_until=None, suspended_why="an operator: repairs")
+    (reason,) = told("queued", lane=by_hand)
+    assert (reason.until, reason.release) == (
+        None,
+        "an operator lets it go on: gateway lanes resume d.example",
+    )
 
 
 def test_the_widest_hold_comes_first_and_all_are_told() -> None:
