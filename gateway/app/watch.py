@@ -101,14 +101,14 @@ class Watched(Generic[T]):
             return "", error.problem
 
     def _refuse(self, problem: str) -> None:
-        if problem != self._problem:
-            self._problem = problem
-            log.error(
-                Event.CONFIG_REFUSED,
-                path=str(self.path),
-                problem=problem,
-                in_force="what was before: nothing of this file was taken",
-            )
+        # Said of each text, though the next one has the same mistake: silence after an edit looks as if it had been taken.
+        self._problem = problem
+        log.error(
+            Event.CONFIG_REFUSED,
+            path=str(self.path),
+            problem=problem,
+            in_force="what was before: nothing of this file was taken",
+        )
 
 
 class Watch:

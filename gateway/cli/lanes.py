@@ -215,7 +215,7 @@ def reason(lane: LaneReport, fleet: Fleet) -> tuple[Code | None, datetime | None
             return Code.NO_DISPATCHER, None
         return (Code.LANE_RATE if lane.spent else Code.NEXT), None
     if lane.queued:
-        return Code.BROADCAST_PAUSED, None
+        return (Code.HELD_SITE if lane.site_held else Code.BROADCAST_PAUSED), None
     if lane.leased:
         return Code.SENDING, None
     if lane.deferred or lane.in_doubt:

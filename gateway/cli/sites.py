@@ -57,9 +57,16 @@ async def list_(*, common: Common = DEFAULTS) -> None:
         print_json([_document(site) for site in found])
         return
     print_table(
-        ["id", "name", "status", "campaigns", "time zone"],
+        ["id", "name", "status", "campaigns", "time zone", "on hold"],
         [
-            (encode(Prefix.SITE, s.id), s.name, s.status, "on" if s.campaigns else "off", s.time_zone)
+            (
+                encode(Prefix.SITE, s.id),
+                s.name,
+                s.status,
+                "on" if s.campaigns else "off",
+                s.time_zone,
+                s.held_why or "",
+            )
             for s in found
         ],
     )

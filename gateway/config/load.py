@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -173,7 +173,8 @@ def _value(raw: str, key: KeyPath) -> object:
     """Read an environment value as the key wants it: text as it stands, everything else as TOML."""
     section = next(field.type for field in msgspec.structs.fields(Config) if field.name == key[0])
     wanted = next(field.type for field in msgspec.structs.fields(section) if field.name == key[1])
-    if wanted is str or str in get_args(wanted)[:1]:
+    # A text with bounds is Annotated[str, …]; the str in dict[str, str] is that of its keys.
+    if wanted is str or (get_origin(wanted) is not dict and str in get_args(wanted)[:1]):
         return raw
     try:
         return tomllib.loads(f"value = {raw}")["value"]

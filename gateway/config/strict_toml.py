@@ -109,6 +109,10 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        inside = path / "gateway.toml"
+        hint = f"name the file in it, {inside}" if inside.exists() else "a file is wanted"
+        raise ConfigError("is a folder", path=path, hint=hint) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", path=path) from error
     except UnicodeDecodeError as error:
@@ -187,6 +191,8 @@ def explain(error: msgspec.ValidationError, into: object) -> tuple[KeyPath, str,
         .replace("`", "")
         .replace("Object missing required field", "missing key")
     )
+    if problem.startswith("expected array, got "):
+        return key, problem, "a list, in [brackets]"
     return key, problem, _unit_hint(key[-1]) if key else ""
 
 

@@ -24,7 +24,8 @@ class LaneReport(msgspec.Struct, frozen=True):
         owes_s: how far ahead its tokens are spent.
         spent: no claim now: the tokens of its last grant are used up.
         suspended_until: None, while `suspended`: until it is resumed.
-        paused: of the `queued`, those of paused broadcasts and suspended sites.
+        paused: of the `queued`, those of paused broadcasts and of sites on hold.
+        site_held: of those, the ones of sites on hold.
         next_due_at: when the first of the `deferred` and `in_doubt` is looked at again.
     """
 
@@ -41,6 +42,7 @@ class LaneReport(msgspec.Struct, frozen=True):
     suspended_why: str
     queued: int
     paused: int
+    site_held: int
     leased: int
     deferred: int
     held: int

@@ -373,7 +373,7 @@ async def test_a_list_comes_from_stdin_and_nobody_has_to_read_all_of_it(
 
 
 def lane(**fields: Any) -> LaneReport:
-    numbers = dict.fromkeys(("queued", "paused", "leased", "deferred", "held", "in_doubt"), 0)
+    numbers = dict.fromkeys(("queued", "paused", "site_held", "leased", "deferred", "held", "in_doubt"), 0)
     blank: dict[str, Any] = {
         "id": 1, "name": "a.example", "rate_per_s": 1.0, "burst": 1.0, "max_connections": 1, "connections": 0, "owes_s": 0.0,
         "spent": False, "suspended": False, "suspended_until": None, "suspended_why": "", "next_due_at": None,
@@ -390,6 +390,7 @@ def lane(**fields: Any) -> LaneReport:
         ({"queued": 3, "spent": True}, Fleet(1, None), Code.LANE_RATE),
         ({"queued": 3, "paused": 2}, Fleet(1, None), Code.NEXT),
         ({"queued": 3, "paused": 3}, Fleet(0, None), Code.BROADCAST_PAUSED),
+        ({"queued": 3, "paused": 3, "site_held": 1}, Fleet(1, None), Code.HELD_SITE),
         ({"leased": 1, "deferred": 4}, Fleet(1, None), Code.SENDING),
         ({"deferred": 4, "held": 1}, Fleet(1, None), Code.DEFERRED),
         ({"in_doubt": 4}, Fleet(1, None), Code.IN_DOUBT),

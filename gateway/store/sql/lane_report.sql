@@ -11,6 +11,7 @@ WITH held AS (
     SELECT q.lane_id,
            count(*) FILTER (WHERE q.state = 'queued') AS queued,
            count(*) FILTER (WHERE q.state = 'queued' AND (q.broadcast_id = ANY (h.broadcasts) OR q.site_id = ANY (h.sites))) AS paused,
+           count(*) FILTER (WHERE q.state = 'queued' AND q.site_id = ANY (h.sites)) AS site_held,
            count(*) FILTER (WHERE q.state = 'leased') AS leased,
            count(*) FILTER (WHERE q.state = 'deferred') AS deferred,
            count(*) FILTER (WHERE q.state = 'held') AS held,
@@ -27,8 +28,8 @@ SELECT l.id, l.name, s.rate_per_s, s.burst, s.max_connections,
        s.suspended_until > clock_timestamp() AS suspended,
        CASE WHEN s.suspended_until > clock_timestamp() THEN nullif(s.suspended_until, 'infinity') END AS suspended_until,
        CASE WHEN s.suspended_until > clock_timestamp() THEN s.suspended_why ELSE '' END AS suspended_why,
-       coalesce(b.queued, 0) AS queued, coalesce(b.paused, 0) AS paused, coalesce(b.leased, 0) AS leased,
-       coalesce(b.deferred, 0) AS deferred, coalesce(b.held, 0) AS held, coalesce(b.in_doubt, 0) AS in_doubt, b.next_due_at
+       coalesce(b.queued, 0) AS queued, coalesce(b.paused, 0) AS paused, coalesce(b.site_held, 0) AS site_held,
+       coalesce(b.leased, 0) AS leased, coalesce(b.deferred, 0) AS deferred, coalesce(b.held, 0) AS held, coalesce(b.in_doubt, 0) AS in_doubt, b.next_due_at
 FROM lane l JOIN lane_state s ON s.lane_id = l.id LEFT JOIN backlog b ON b.lane_id = l.id
 WHERE ($1::integer IS NULL OR l.id = $1) AND ($2 OR b.open > 0 OR s.suspended_until > clock_timestamp())
 ORDER BY b.open DESC NULLS LAST, l.name, l.id LIMIT $3;

@@ -92,6 +92,14 @@ def test_a_wrong_file_is_refused_once_whole_and_loudly(folder: Folder) -> None:
     assert folder.look() == []
 
 
+def test_another_text_with_the_same_mistake_is_refused_aloud_again(folder: Folder) -> None:
+    folder.throttles.write_text("[default]\nrate_per_s = -1\n")
+    [first] = folder.look()
+    folder.throttles.write_text("[default]\nrate_per_s = 0\n")
+    [second] = folder.look()
+    assert (second["event"], second["problem"]) == ("config.refused", first["problem"])
+
+
 def test_a_mended_file_is_taken_and_said_to_be_right_even_if_nothing_changed(folder: Folder) -> None:
     right = folder.throttles.read_text()
     folder.throttles.write_text("[default\n")

@@ -117,3 +117,19 @@ def test_a_variable_that_is_nearly_ours_is_refused(name: str, right: str) -> Non
 )
 def test_a_stranger_and_what_kubernetes_makes_of_services_are_left_alone(name: str, value: str) -> None:
     assert not read(None, {name: value}).errors
+
+
+def test_the_environment_can_set_a_table() -> None:
+    loaded = read(None, {"GATEWAY__ROUTE__DOMAINS": '{"example.org" = "127.0.0.1:2525"}'})
+    assert not loaded.errors
+    assert loaded.config.route.domains == {"example.org": "127.0.0.1:2525"}
+
+
+def test_a_folder_is_told_to_be_one_and_the_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").touch()
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, {})
+    assert (caught.value.problem, caught.value.hint) == (
+        "is a folder",
+        f"name the file in it, {tmp_path / 'gateway.toml'}",
+    )

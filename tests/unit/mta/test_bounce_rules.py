@@ -121,7 +121,7 @@ def test_no_ruling_changes_an_outcome(
         (RULE + "stage = ['dot', 'rctp']", 'bounces.toml:5: rule.1.stage: no value "rctp"; did you mean "rcpt"?'),
         (RULE + "scope = 'fleet'", 'bounces.toml:5: rule.1.scope: no value "fleet"; known are recipient, lane'),
         (RULE + "codes = [250]", "bounces.toml:5: rule.1.codes: expected int >= 400"),
-        (RULE + "codes = 550", "bounces.toml:5: rule.1.codes: expected array, got int"),
+        (RULE + "codes = 550", "bounces.toml:5: rule.1.codes: expected array, got int; a list, in [brackets]"),
         (RULE + "enhanced = ['5.1']", "bounces.toml:5: rule.1.enhanced: expected str matching regex"),
         ("[[rule]]\npattern = 'x'\nclass = 'spam'", "bounces.toml:1: rule.1: missing key why"),
         (RULE.replace("hello", "x" * 201), "bounces.toml:2: rule.1.pattern: expected str of length <= 200"),
