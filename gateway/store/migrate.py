@@ -308,7 +308,10 @@ async def _apply(connection: Connection, migration: Migration, *, last: bool) ->
         position = getattr(error, "position", None)
         line = migration.sql.count("\n", 0, int(position) - 1) + 1 if position else None
         where = f"{migration.name}.sql" + (f", line {line}" if line else "")
-        raise MigrationError(f"{where}: {error}; nothing of it was applied") from error
+        said = str(error).rstrip(";")  # a hint may end in SQL
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            said += "; docs/operations.md (A Postgres of your own) has all that an administrator grants"
+        raise MigrationError(f"{where}: {said}; nothing of it was applied") from error
     return True
 
 

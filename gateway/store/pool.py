@@ -177,7 +177,11 @@ def _named_failures(dsn: str, role: str | None) -> Generator[None]:
             hint="expected postgresql://user@host:port/database",
         ) from error
     except _REFUSALS as error:
-        hint = f"; the role {role} is made by the migrations" if role and role in str(error) else ""
+        hint = (
+            f"; the role {role} is made by the migrations: gateway migrate"
+            if role and role in str(error)
+            else ""
+        )
         raise StoreUnavailable(
             f"Postgres at {describe(dsn)} refuses the connection: {_said(error)}{hint}"
         ) from error

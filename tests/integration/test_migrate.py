@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -122,3 +123,31 @@ async def test_the_gateways_own_migrations_are_applied_to_the_template(pool: asy
     async with pool.acquire() as connection:
         now = await status(connection)
     assert (now.pending, now.problem) == ((), "")
+
+
+async def test_a_login_that_is_no_superuser_migrates_a_database_that_was_prepared_for_it(
+    connection: asyncpg.Connection, empty_db: str
+) -> None:
+    """As docs/operations.md has an administrator prepare it; without its last grant they are told where it stands."""
+    login, database = f"login_{uuid.uuid4().hex}", await connection.fetchval("SELECT current_database()")
+    recipe = [
+        f"CREATE ROLE {login} LOGIN",
+        f"GRANT gateway_api, gateway_dispatch, gateway_maintain TO {login}",
+        f'ALTER DATABASE "{database}" OWNER TO {login}',
+    ]
+    for statement in recipe:
+        await connection.execute(statement)
+    as_login = await connect(empty_db)
+    try:
+        await as_login.execute(f"SET SESSION AUTHORIZATION {login}")
+        with pytest.raises(MigrationError, match=r"permission denied for schema public; docs/operations\.md"):
+            await migrate(as_login)
+        await connection.execute("GRANT CREATE ON SCHEMA public TO gateway_maintain")
+        assert (await migrate(as_login))[0] == "0010_access"
+        assert (await status(as_login)).pending == ()
+    finally:
+        await as_login.close()
+        await connection.execute(f'ALTER DATABASE "{database}" OWNER TO CURRENT_USER')
+        await connection.execute(f"REASSIGN OWNED BY {login} TO CURRENT_USER")
+        await connection.execute(f"DROP OWNED BY {login}")
+        await connection.execute(f"DROP ROLE {login}")
