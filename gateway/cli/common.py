@@ -44,7 +44,7 @@ class Common:
             help="The configuration file. Default: config/gateway.toml where there is one, else built-in."
         ),
     ] = None
-    json: Annotated[bool, Parameter(negative=(), help="Print one JSON document, for programs.")] = False
+    json: Annotated[bool, Parameter(negative=(), help="Print JSON alone, for programs.")] = False
 
     @property
     def path(self) -> Path | None:
