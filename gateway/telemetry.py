@@ -34,6 +34,8 @@ class Event(StrEnum):
     """path, problem, in_force: a changed file was wrong; the one before stays in force."""
     CONFIG_NEEDS_RESTART = "config.needs_restart"
     """path, changes: keys that were changed and that only the next start takes."""
+    CONFIG_NOT_FOLLOWED = "config.not_followed"
+    """part: what failed at a changed configuration, with its trace; it goes on with what it had, the others took the change."""
     LIMITS_APPLIED = "limits.applied"
     """lanes: how many got other limits after a change of the throttles."""
     LIMITS_LATE = "limits.late"

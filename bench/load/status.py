@@ -206,7 +206,7 @@ async def _fill(dsn: str, connection: asyncpg.Connection, count: int, tell: Prog
     lanes = await make_lanes(connection, _LANES, Limits(rate_per_s=10.0, burst=10), priority=0, broadcast=0)
     await connection.execute("insert into incarnation (host_key, pid) values ('bench', 1)")
     await connection.execute(
-        "update lane_state set suspended_until = now() + interval '1 hour', suspended_why = '421 4.7.0 too many' where lane_id = $1",
+        "update lane_state set suspended_until = now() + interval '1 hour', suspended_why = 'rate 421 4.7.0: too many' where lane_id = $1",
         lanes[1].lane_id,
     )
     first_open = count - count // OPEN_OF + 1

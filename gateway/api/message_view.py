@@ -84,7 +84,8 @@ class MessageView(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """A message and its first 1,024 deliveries; `has_more` says that there are more (a broadcast's message).
 
     `state` is that of all its deliveries, `mixed` when they are not in the same; `states` counts them. Of a broadcast's message `states`
-    counts those that have ended, by state, and those that are `open`.
+    counts those that have ended, by state, and those that are `open`. `has_more_events`: of all attempts and events together the latest 10,000
+    are shown, and earlier ones are not.
     """
 
     id: str
@@ -98,6 +99,7 @@ class MessageView(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     created_at: datetime
     deliveries: list[DeliveryView]
     has_more: bool
+    has_more_events: bool
 
 
 def show_message(
@@ -105,8 +107,10 @@ def show_message(
     rows: Sequence[Delivery],
     happenings: Sequence[Happening],
     counted: Mapping[str, int] | None,
+    *,
+    is_cut: bool,
 ) -> MessageView:
-    """Show a message with its first deliveries; `counted` counts all of a broadcast's."""
+    """Show a message with its first deliveries; `counted` counts all of a broadcast's, `is_cut`: earlier happenings are left out."""
     by_delivery: dict[int, list[Happening]] = {}
     for one in happenings:
         by_delivery.setdefault(one.delivery_id, []).append(one)
@@ -124,6 +128,7 @@ def show_message(
         created_at=message.created_at,
         deliveries=[_delivery(row, by_delivery.get(row.id, ())) for row in shown],
         has_more=len(rows) > PLACES,
+        has_more_events=is_cut,
     )
 
 

@@ -17,11 +17,12 @@ from gateway.errors import Conflict, Invalid, NotFound
 from gateway.model.address import AddressError, parse
 from gateway.model.delivery import Action, DeliveryState, refuse
 from gateway.model.ids import PLACES, Prefix, decode, encode
+from gateway.model.lane_why import refusal_of
 from gateway.model.stream import Stream
 from gateway.model.why import Code, Reason, explain
+from gateway.model.why_facts import Lane
 from gateway.store import broadcasts, messages, why
-from gateway.store.messages import Filters, Message
-from gateway.telemetry import shorten_addresses
+from gateway.store.messages import Filters, Happening, Message
 
 routes = Routes("messages")
 
@@ -77,7 +78,7 @@ async def explain_message(call: Call) -> Page[DeliveryWhy]:
             one.recipient,
             one.facts.state,
             one.facts.expires_at,
-            [_discreet(reason) for reason in explain(one.facts, around)],
+            [_discreet(reason, one.facts.lane) for reason in explain(one.facts, around)],
         )
         for one in shown
     ]
@@ -116,14 +117,15 @@ async def _act(call: Call, action: Action) -> MessageView:
 
 async def _show(call: Call, message: Message) -> MessageView:
     rows = await messages.list_deliveries(call.connection, message.id, 0, PLACES + 1)
-    happenings = []
+    happenings, is_cut = list[Happening](), False
     if rows:
         since = min(row.accepted_at for row in rows)
-        happenings = await messages.list_happenings(call.connection, [row.id for row in rows[:PLACES]], since)
+        ids = [row.id for row in rows[:PLACES]]
+        happenings, is_cut = await messages.list_happenings(call.connection, ids, since)
     counted = None
     if message.broadcast_id is not None:
         counted = await messages.count_broadcast(call.connection, message.broadcast_id)
-    return show_message(message, rows, happenings, counted)
+    return show_message(message, rows, happenings, counted, is_cut=is_cut)
 
 
 async def _filters(call: Call) -> Filters | None:
@@ -170,10 +172,15 @@ def _time(call: Call, name: str) -> datetime | None:
     raise Invalid([("", f"{name}: expected a time as in 2026-11-26T12:00:00Z")])
 
 
-def _discreet(reason: Reason) -> Reason:
-    """A lane's refusal may name another site's recipient: addresses in it are shortened."""
-    if reason.code is not Code.LANE_SUSPENDED:
+def _discreet(reason: Reason, lane: Lane | None) -> Reason:
+    """Tell of a lane's refusal the class and the codes alone: the words were said to another site's message, perhaps with its recipient."""
+    if reason.code is not Code.LANE_SUSPENDED or lane is None:
         return reason
+    refusal = refusal_of(lane.suspended_why)
+    after = f", after: {refusal.bounce_class} {refusal.codes}".rstrip() if refusal else ""
     return msgspec.structs.replace(
-        reason, text=shorten_addresses(reason.text), reply=shorten_addresses(reason.reply or "")
+        reason,
+        text=f"nothing is sent to {lane.name} for a while{after}",
+        reply=refusal.codes or None if refusal else None,
+        bounce_class=refusal.bounce_class if refusal else None,
     )

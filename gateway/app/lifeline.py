@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gateway.telemetry import Event, log
+
 ORPHAN_GRACE_S: Final = 3.0
 """How long an orphan may finish what it has open. Longer would keep the next start waiting for its journal."""
 
@@ -50,14 +52,20 @@ def hold(
 ) -> None:
     """Watch a pipe from a thread; at its end call `on_orphaned` there, and exit for good after the grace time.
 
-    Each line that comes before is given to `on_line`, in that thread too.
+    Each line that comes before is given to `on_line`, in that thread too; one that it fails at is logged. Whatever these two do, the end of
+    the pipe is the end of the process.
     """
 
     def watch() -> None:
         while (line := pipe.line()).endswith(b"\n"):
-            on_line(line)
-        on_orphaned()
-        time.sleep(ORPHAN_GRACE_S)
-        os._exit(exit_code)  # also past a loop that is stuck: nobody is left to end this process
+            try:
+                on_line(line)
+            except Exception:
+                log.error(Event.CONFIG_NOT_FOLLOWED, part="lifeline", exc_info=True)
+        try:
+            on_orphaned()
+        finally:
+            time.sleep(ORPHAN_GRACE_S)
+            os._exit(exit_code)  # also past a loop that is stuck: nobody is left to end this process
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from gateway.app.brief import Tuning
 from gateway.config import Config
+from gateway.telemetry import Event, log
 from gateway.throttle.retune import Follow
 from gateway.throttle.shaping import Shaping
 
@@ -26,13 +27,13 @@ class Tunings:
         """Have a function called, on the loop, with each change; at once if there was one before it came."""
         self._followers.append(react)
         if self.now is not self.first:
-            react(self.now)
+            _tell(react, self.now)
 
     def take(self, tuning: Tuning) -> None:
-        """Make this the tuning in force, and tell the followers."""
+        """Make this the tuning in force, and tell the followers; one that fails is logged, and keeps no other from hearing it."""
         self.now = tuning
         for react in self._followers:
-            react(tuning)
+            _tell(react, tuning)
 
     @property
     def retunes(self) -> Follow:
@@ -42,3 +43,10 @@ class Tunings:
             self.follow(lambda tuning: react(tuning.config, tuning.shaping))
 
         return follow
+
+
+def _tell(react: Callable[[Tuning], object], tuning: Tuning) -> None:
+    try:
+        react(tuning)
+    except Exception:  # this part goes on with what it had
+        log.error(Event.CONFIG_NOT_FOLLOWED, part=getattr(react, "__qualname__", repr(react)), exc_info=True)

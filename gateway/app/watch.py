@@ -3,7 +3,8 @@
 Owns the reading, in the supervisor alone, so that no two processes of a machine differ, and the one line that says what became of
 it: taken, with what changed (`config.loaded`); refused, with file, line, key and reason, and all of what was before stays in force
 (`config.refused`); or in need of a restart (`config.needs_restart`). A text counts once it has been read twice alike: an editor
-that is writing it may have emptied it first. A file that goes away is refused as a wrong one is; one that comes is taken.
+that is writing it may have emptied it first. A file that goes away is refused as a wrong one is, and so is one
+that has lost all its keys: a full disk leaves such files. One that comes is taken.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 LOOK_EVERY_S: Final = 0.5
 _AGAIN_S: Final = 0.1
+_EMPTIED_HINT: Final = (
+    "to go back to the defaults, leave one key with its default (in bounces.toml: rule = []), or restart"
+)
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -47,7 +51,8 @@ class Watched(Generic[T]):
     def __init__(self, path: Path, check: Callable[[Document], tuple[T, Sequence[ConfigError]]]) -> None:
         """Take what makes a value of the file; one that is not there yet is waited for."""
         self.path, self._check = path, check
-        self._exists = path.exists()
+        self._exists = not _is_missing(path)
+        self._has_keys = False  # of what was taken last
         self._judged: tuple[str, str] | None = None  # text, or why there is none
         self._seen: tuple[str, str] | None = None
         self._problem = ""
@@ -69,20 +74,25 @@ class Watched(Generic[T]):
         try:
             if unreadable:
                 raise ConfigError(unreadable, path=self.path)
-            value, errors = self._check(parse_toml(self.path, text))
+            document = parse_toml(self.path, text)
+            value, errors = self._check(document)
             if errors:
                 raise ConfigError.first_of(errors)
+            has_keys = _has_keys(document.data)
+            if self._has_keys and not has_keys:
+                raise ConfigError("no key is left in it", path=self.path, hint=_EMPTIED_HINT)
         except ConfigError as error:
             self._refuse(str(error))
             return None
         except Exception as error:  # no text of a file may end a gateway that runs
             self._refuse(f"{self.path}: cannot be judged: {type(error).__name__}: {error}")
             return None
+        self._has_keys = has_keys
         self.mended, self._problem = bool(self._problem), ""
         return value
 
     def _read(self) -> tuple[str, str] | None:
-        if not self._exists and not self.path.exists():
+        if not self._exists and _is_missing(self.path):
             return None
         self._exists = True
         try:
@@ -181,6 +191,22 @@ async def watch(
             retune(watching.now)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), look_every_s)
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file. What keeps us from seeing that is no such thing: reading it will say what is wrong."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _has_keys(data: Any) -> bool:
+    """Whether a document says anything: tables alone do not."""
+    return any(map(_has_keys, data.values())) if isinstance(data, dict) else True
 
 
 def _say_taken(watched: Watched[T], what: list[str], *, asked: bool) -> None:

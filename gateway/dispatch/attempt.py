@@ -26,6 +26,7 @@ from gateway.dispatch.stall import Stalls, TurnPassed
 from gateway.dispatch.trace import Traces
 from gateway.model.delivery import DeliveryState, Leased, Result
 from gateway.model.disposition import BounceClass, Disposition, Outcome, Scope
+from gateway.model.lane_why import lane_why
 from gateway.mta.connect import open_first
 from gateway.mta.journal import Journal
 from gateway.mta.mx import MxResolver
@@ -272,7 +273,7 @@ class AttemptMaker:
             lane.refusals += 1
             wait_s = self._policies.lane_wait(disposition, lane.refusals)
             lane.refused_until = now + wait_s
-            self.suspensions[lane.lane_id] = (wait_s, disposition.text[:300])
+            self.suspensions[lane.lane_id] = (wait_s, lane_why(disposition))
             self._log.info(
                 Event.LANE_SUSPENDED,
                 lane=lane.lane_id,

@@ -279,8 +279,13 @@ class LaneRunner:
         return Begun(delivery, at, self._clock.monotonic())
 
     def may_go_on(self, begun: Begun) -> bool:
-        """Whether what was opened ahead may have its content: nothing holds it, and it has not expired."""
-        return self._host.may_leave(begun.delivery) and begun.delivery.last_moment > self._clock.monotonic()
+        """Whether what was opened ahead may have its content: nothing holds it, it has not expired, and the lane was not refused."""
+        now = self._clock.monotonic()
+        return (
+            self._host.may_leave(begun.delivery)
+            and now < begun.delivery.last_moment
+            and now >= self.refused_until
+        )
 
     def put_back(self, begun: Begun) -> None:
         """Take back what was opened ahead and not begun: to the head of the line, or to the queue where that is closed."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, cast
@@ -20,6 +19,7 @@ from typing import Any, Final, cast
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from gateway.config import Config
+from gateway.feedback.doorkeeper import Doorkeeper
 from gateway.feedback.line_guard import LineGuard
 from gateway.telemetry import Event, log
 
@@ -27,6 +27,8 @@ MOST_CONNECTIONS: Final = 1_000
 MOST_CONNECTIONS_PER_PEER: Final = 50
 SESSION_S: Final = 300.0
 IDLE_S: Final = 60.0
+LAST_WORD_S: Final = 5.0
+"""How long a peer may take to read why we hang up."""
 MOST_OF_ONE_COMMAND: Final = 100
 MESSAGE_BYTES: Final = 1_048_576
 MAILBOX_BYTES: Final = 256 * 1_048_576
@@ -59,27 +61,6 @@ class Mailbox:
             os.fsync(file.fileno())
         draft.rename(self._folder / f"{name}.eml")
         return True
-
-
-class Doorkeeper:
-    """Who is connected, against the limits for all and for each address."""
-
-    def __init__(self, most: int = MOST_CONNECTIONS, most_per_peer: int = MOST_CONNECTIONS_PER_PEER) -> None:
-        self._most, self._most_per_peer = most, most_per_peer
-        self._by_peer: Counter[str] = Counter()
-
-    def admit(self, peer: str) -> bool:
-        """Count a connection in, unless there are too many."""
-        if self._by_peer.total() >= self._most or self._by_peer[peer] >= self._most_per_peer:
-            return False
-        self._by_peer[peer] += 1
-        return True
-
-    def leave(self, peer: str) -> None:
-        """Count an admitted connection out."""
-        self._by_peer[peer] -= 1
-        if not self._by_peer[peer]:
-            del self._by_peer[peer]
 
 
 class Reception:
@@ -151,13 +132,21 @@ class Visit(SMTP):
         self._line = cast("asyncio.Transport", transport)
         name: Any = transport.get_extra_info("peername")
         peer = str(name[0]) if name else ""
-        if not self._doorkeeper.admit(peer):
+        if not self.admit(peer):
             self.hang_up(b"421 4.7.0 too many connections")
             return
         self._peer = peer
         self._visits.add(self)
         self._end = self.loop.call_later(self._session_s, self.hang_up, b"421 4.4.2 session took too long")
         super().connection_made(transport)
+
+    def admit(self, peer: str) -> bool:
+        """Count a peer in, unless there are too many connections."""
+        return self._doorkeeper.admit(peer)
+
+    def leave(self, peer: str) -> None:
+        """Count a peer out that was admitted."""
+        self._doorkeeper.leave(peer)
 
     @property
     def is_open(self) -> bool:
@@ -181,7 +170,7 @@ class Visit(SMTP):
         """Count out."""
         if self._peer is None:
             return
-        self._doorkeeper.leave(self._peer)
+        self.leave(self._peer)
         self._peer = None
         self._visits.discard(self)
         if self._end is not None:
@@ -189,10 +178,21 @@ class Visit(SMTP):
         super().connection_lost(error)
 
     def hang_up(self, reply: bytes) -> None:
-        """Say why, and close."""
-        if self._line is not None and not self._line.is_closing():
-            self._line.write(reply + b"\r\n")
-            self._line.close()
+        """Say why, and close; whoever does not read it is cut off after `LAST_WORD_S`.
+
+        What is closing waits until all is written, and a peer with a closed window would keep its place for ever.
+        """
+        line = self._line
+        if line is None:
+            return
+        if not line.is_closing():
+            line.write(reply + b"\r\n")
+            line.close()
+        self.loop.call_later(LAST_WORD_S, line.abort)
+
+    def _timeout_cb(self) -> None:
+        """Hang up where aiosmtpd would only close."""
+        self.hang_up(b"421 4.4.2 nothing was said for too long")
 
 
 async def serve_listener(config: Config, *, stop: asyncio.Event) -> None:
@@ -203,7 +203,7 @@ async def serve_listener(config: Config, *, stop: asyncio.Event) -> None:
     """
     loop = asyncio.get_running_loop()
     reception = Reception(config.mail.bounce_domain, Mailbox(config.data_dir / "mailbox"))
-    doorkeeper = Doorkeeper()
+    doorkeeper = Doorkeeper(MOST_CONNECTIONS, MOST_CONNECTIONS_PER_PEER)
     visits: set[Visit] = set()
     server = await loop.create_server(
         lambda: Visit(reception, doorkeeper, visits, config.mail.bounce_domain),

@@ -49,10 +49,10 @@ TRANSITIONS: Final[Mapping[DeliveryState, tuple[DeliveryState, ...]]] = {
     _S.HELD: (_S.QUEUED, _S.DEFERRED, _S.EXPIRED, _S.CANCELLED),
     _S.IN_DOUBT: (_S.QUEUED, _S.DELIVERED, _S.UNRESOLVED),
     _S.DELIVERED: (_S.BOUNCED,),
-    _S.UNRESOLVED: (_S.DELIVERED,),
-    **dict.fromkeys((_S.BOUNCED, _S.EXPIRED, _S.SUPPRESSED, _S.CANCELLED, _S.QUARANTINED), ()),
+    **dict.fromkeys((_S.EXPIRED, _S.CANCELLED, _S.UNRESOLVED), (_S.DELIVERED,)),
+    **dict.fromkeys((_S.BOUNCED, _S.SUPPRESSED, _S.QUARANTINED), ()),
 }  # fmt: skip
-"""Where each state may lead; a 250 that comes late ends every open one as delivered."""
+"""Where each state may lead. A 250 that comes late ends every open one as delivered, and one that had ended, if it was in doubt before."""
 
 
 class Action(StrEnum):

@@ -17,7 +17,7 @@ import msgspec
 from gateway.model.delivery import DeliveryState
 from gateway.model.why_facts import Facts, Hold, Lane, Surroundings
 
-PACE: Final = 0.975
+PACE: Final = 0.968
 """Of its rate a lane is paced at: `throttle/bucket.PACE` (a test holds the two together)."""
 _SOON_S: Final = 1.0
 

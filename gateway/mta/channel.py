@@ -76,6 +76,7 @@ class Channel(asyncio.Protocol):
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._sending = False
+        self._ahead_bytes = 0  # of what is being sent, those behind the final dot, where they can be told apart (not under TLS)
 
     @property
     def usable(self) -> bool:
@@ -140,6 +141,7 @@ class Channel(asyncio.Protocol):
             Broken: there is none, or the receiver took the content too slowly.
         """
         self.early = False
+        self._ahead_bytes = len(ahead) if self._below_tls is None else 0
         shown = b"[content, %d bytes]\n.\n" % len(content) + ahead if self.trace else None
         self.say(content + b".\r\n" + ahead, 1 + ahead_replies, shown)
         if self._unsent():
@@ -270,7 +272,7 @@ class Channel(asyncio.Protocol):
                 )
             return False
         self._owed -= 1
-        if self._sending and self._unsent():
+        if self._sending and self._unsent() > self._ahead_bytes:
             self.early = True
         self.last_lines = lines
         self._replies.append(reply)

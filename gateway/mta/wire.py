@@ -131,22 +131,17 @@ class Session:
                 await turn()
             channel.require_silence()  # else the reply to the dot could be one that was on its way already
             following = ahead() if ahead is not None and self._pipelining else None
+            opening = b""
             if following is not None and self._unfit(following) is None:
-                self._opened = following
+                opening, self._opened = self._opening(following), following
             try:
                 before_dot()
             except BaseException:
                 self.abort()
                 raise
             channel.stage = Stage.DOT
-            if self._opened is None:
-                reply = await channel.reply_to_message(mail.content, self._timeouts)
-            else:
-                opening = self._opening(self._opened)
-                reply = await channel.reply_to_message(
-                    mail.content, self._timeouts, opening, _OPENING_REPLIES
-                )
-            return self._judge(reply)
+            replies = _OPENING_REPLIES if opening else 0
+            return self._judge(await channel.reply_to_message(mail.content, self._timeouts, opening, replies))
         except Broken as broken:
             return self._judge_broken(broken)
 
@@ -215,10 +210,10 @@ class Session:
             self._refuse(mail_reply)
         elif mail_reply.code >= 300:
             return self._out_of_step(mail_reply)
-        if mail_reply.code == 421:
-            self.stale = (
-                ahead  # said between two messages: an answer to our MAIL, or a goodbye that had not seen it
-            )
+        if mail_reply.code == 421 or (ahead and mail_reply.code >= 500):
+            # Said between two messages: an answer to our MAIL, a goodbye that had not seen it, or one reply too many of the message
+            # before. On a new connection it is asked first, and nothing can be taken for its answer.
+            self.stale = ahead
             return self._end_refused()
         channel.stage = Stage.RCPT
         rcpt_reply = await channel.reply(timeouts.rcpt_s)

@@ -39,6 +39,8 @@ LOOK: Final = 1_000
 """Messages that one page with filters looks at, at most."""
 LOOK_RECIPIENTS: Final = 10_000
 """Recipients that these have together, at most (a message more)."""
+HAPPENINGS: Final = 10_000
+"""What is read of what happened to a message's deliveries, at most: a delivery may be deferred for days."""
 _EVERY_RECIPIENT: Final = 1 << 40
 _LAST_ID: Final = (1 << 53) - 1  # its deliveries have 63 bits
 _CLOCKS_APART: Final = timedelta(seconds=15)
@@ -188,9 +190,13 @@ async def list_deliveries(connection: Connection, message_id: int, after: int, l
 
 async def list_happenings(
     connection: Connection, delivery_ids: Sequence[int], since: datetime
-) -> list[Happening]:
-    """What happened to some deliveries since a moment before all of it, in the order in which it did."""
-    return [Happening(*row) for row in await connection.fetch(_EVENTS, delivery_ids, since)]
+) -> tuple[list[Happening], bool]:
+    """What happened to some deliveries since a moment before all of it, in the order in which it did; and whether there is more.
+
+    The latest `HAPPENINGS`, where there is more.
+    """
+    rows = await connection.fetch(_EVENTS, delivery_ids, since, HAPPENINGS + 1)
+    return [Happening(*row) for row in rows[-HAPPENINGS:]], len(rows) > HAPPENINGS
 
 
 async def count_broadcast(connection: Connection, broadcast_id: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The queue, from a dispatcher's side: claim, acknowledge, hand back, upkeep.
 
-Owns the calls and the decoding of their rows; what they do is in `sql/migrations/0006` to `0008`, with the reasons. Every
+Owns the calls and the decoding of their rows; what they do is in `sql/migrations`, from `0006` on, with the reasons. Every
 call is one round trip and one transaction. Must not know SMTP or what a reply means.
 """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -40,6 +41,7 @@ _SITE_BACKLOG = _SQL.site_backlog
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
 _PREFIX_LENGTH: Final = 12
 _SECRET_LENGTH: Final = 32
+_TOKEN: Final = re.compile(rf"gw_([{_ALPHABET}]{{{_PREFIX_LENGTH}}})_[{_ALPHABET}]{{{_SECRET_LENGTH}}}")
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -156,13 +158,12 @@ async def find_holder(pool: asyncpg.Pool, token: str, *, timeout_s: float = 5.0)
     Raises:
         StoreUnavailable: Postgres does not answer.
     """
-    kind, _, rest = token.partition("_")
-    prefix, _, secret = rest.partition("_")
-    if kind != "gw" or len(prefix) != _PREFIX_LENGTH or len(secret) != _SECRET_LENGTH or not token.isascii():
+    form = _TOKEN.fullmatch(token)
+    if form is None:  # nor would Postgres take any text: a NUL is an error there
         return None
     with outages_named("looking up a key"):
         async with pool.acquire(timeout=timeout_s) as connection:
-            row = await connection.fetchrow(_FIND_KEY, prefix)
+            row = await connection.fetchrow(_FIND_KEY, form[1])
     if row is None or not hmac.compare_digest(row["hash"], digest_of(token)):
         return None
     return Holder(

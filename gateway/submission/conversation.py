@@ -11,7 +11,7 @@ import asyncio
 import re
 from typing import Any, Final, cast
 
-from aiosmtpd.smtp import AuthResult, LoginPassword
+from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword
 
 from gateway.feedback.line_guard import LineGuard
 from gateway.feedback.listener import Visit
@@ -27,6 +27,8 @@ IDLE_S: Final = 300.0  # RFC 5321 §4.5.3.2.7
 SIGN_IN_S: Final = 60.0
 SESSION_BYTES: Final = 64 * 1_048_576
 """Of commands; the content of messages is bounded one by one."""
+STRANGER_BYTES: Final = 65_536
+"""Of commands, until a key was shown."""
 COMMANDS: Final = {
     "*": 100, "AUTH": 5, "MAIL": 10_000, "RCPT": 100_000, "DATA": 10_000, "RSET": 10_000, "NOOP": 10_000,
 }  # fmt: skip
@@ -51,6 +53,7 @@ class Conversation(Visit):
         self._dots: DotReader | None = None  # while content comes
         self._whole: asyncio.Future[None] | None = None
         self._is_submitting = False
+        self._is_stranger = False  # counted among those who have shown no key
         self._goodbye = b""
         self._sign_in_end: asyncio.TimerHandle | None = None
         super().__init__(
@@ -58,7 +61,7 @@ class Conversation(Visit):
             lobby.doorkeeper,
             visits,
             lobby.hostname,
-            guard=LineGuard(most=SESSION_BYTES),
+            guard=LineGuard(most=STRANGER_BYTES),
             session_s=SESSION_S,
             data_size_limit=lobby.limit_bytes,
             enable_SMTPUTF8=False,
@@ -76,6 +79,11 @@ class Conversation(Visit):
     def peer(self) -> str:
         """The other side's address."""
         return self._peer or ""
+
+    @property
+    def site_id(self) -> int:
+        """Whose key was shown; 0 before."""
+        return (self._holder.site_id or 0) if self._holder is not None else 0
 
     async def refusal(self) -> str:
         """Why this peer may send nothing now, as a reply; empty: it may."""
@@ -101,6 +109,22 @@ class Conversation(Visit):
                 SIGN_IN_S, self.hang_up, b"421 4.4.2 authentication took too long"
             )
 
+    def admit(self, peer: str) -> bool:
+        """Count a peer in, among those without a key for now, who have a smaller share."""
+        strangers = self.lobby.strangers
+        if not strangers.admit(peer):
+            return False
+        if not super().admit(peer):
+            strangers.leave(peer)
+            return False
+        self._is_stranger = True
+        return True
+
+    def leave(self, peer: str) -> None:
+        """Count a peer out, wherever it was counted in."""
+        self._known(peer)
+        super().leave(peer)
+
     def data_received(self, data: bytes) -> None:
         """Hand commands to the listener's guard, and content to its reader."""
         dots = self._dots
@@ -109,11 +133,12 @@ class Conversation(Visit):
             return
         if not self.is_open:
             return
+        self._reset_timeout()  # aiosmtpd's counts from the last command; a message that comes slowly ends with the session
         before = dots.kept_bytes
         rest = dots.feed(data)
-        if not dots.dropped and self.lobby.is_full:
+        if not dots.dropped and self.lobby.is_full_for(self.site_id):
             dots.drop()
-        self.lobby.held_bytes += dots.kept_bytes - before
+        self.lobby.hold(self.site_id, dots.kept_bytes - before)
         if rest is None:
             if dots.endless:
                 self.hang_up(b"552 5.3.4 a message without end")
@@ -193,7 +218,7 @@ class Conversation(Visit):
             reply = await self._taken(dots)
         finally:
             self._is_submitting, self._dots = False, None
-            self.lobby.held_bytes -= dots.kept_bytes
+            self.lobby.hold(self.site_id, -dots.kept_bytes)
             dots.drop()
             self._set_post_data_state()
         await self.push(reply)
@@ -205,11 +230,9 @@ class Conversation(Visit):
             return f"552 5.3.4 larger than {self.lobby.limit_bytes} octets"
         if dots.dropped:
             return "452 4.3.1 too much mail at a time; try again later"
-        assert self._holder is not None
-        assert self._holder.site_id is not None
-        return await submit(
-            self.lobby.desk, self._holder.site_id, tuple(self.recipients.values()), dots.content()
-        )
+        if refusal := await self.refusal():  # a key may be revoked while a message comes
+            return refusal
+        return await submit(self.lobby.desk, self.site_id, tuple(self.recipients.values()), dots.content())
 
     async def _sign_in(self, noted: AuthResult) -> AuthResult:
         """Look up the key that `_authenticate` noted; the user name may be anything."""
@@ -220,6 +243,8 @@ class Conversation(Visit):
         if isinstance(found, str):
             return AuthResult(success=False, handled=False, message=found)
         self._holder, self._token = found, token
+        self._guard.allow(SESSION_BYTES)
+        self._known(self.peer)
         if self._sign_in_end is not None:
             self._sign_in_end.cancel()
         assert self.session is not None
@@ -227,7 +252,25 @@ class Conversation(Visit):
         await self.push("235 2.7.0 authentication succeeded")
         return AuthResult(success=False)  # all is said; for a success aiosmtpd sets a field that it warns of
 
+    def _known(self, peer: str) -> None:
+        """Count a peer no longer among those without a key."""
+        if self._is_stranger:
+            self._is_stranger = False
+            self.lobby.strangers.leave(peer)
+
     # -- what aiosmtpd asks of itself --------------------------------------------------------------------------------
+
+    async def challenge_auth(
+        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
+    ) -> Any:
+        """Ask for the next line of an AUTH; one beyond all limits ends the connection (RFC 4954 §4)."""
+        try:
+            return await super().challenge_auth(challenge, encode_to_b64, log_client_response)
+        except (
+            ValueError
+        ):  # by StreamReader.readline; what comes behind its limit would be taken for commands
+            self.hang_up(b"500 5.5.6 authentication exchange line is too long")
+            return MISSING
 
     def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
         del mechanism

@@ -26,8 +26,8 @@ ROLE = "gateway_api"
 """One site at a time, by row-level security."""
 
 
-class Desk(msgspec.Struct, frozen=True):
-    """Where messages are taken."""
+class Desk(msgspec.Struct):
+    """Where messages are taken. Mutable on purpose: `config` is replaced when live keys of it change."""
 
     config: Config
     clock: Clock
@@ -38,6 +38,11 @@ class Desk(msgspec.Struct, frozen=True):
     waker: Waker
     lanes: LaneMap
     backlogs: Backlogs
+
+    def retune(self, config: Config, shaping: Shaping) -> None:
+        """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""
+        self.config = config
+        self.lanes.use(shaping.for_domain)
 
 
 @asynccontextmanager

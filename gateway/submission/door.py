@@ -34,7 +34,9 @@ _CERTIFICATE_CHECK_S: Final = 60.0
 async def serve_submission(
     config: Config, dsn: str, *, shaping: Shaping, stop: asyncio.Event, follow: Follow = never
 ) -> None:
-    """Serve `[submission]` until `stop`; then take what has been sent whole, and hang up. `follow` tells of changed throttles.
+    """Serve `[submission]` until `stop`; then take what has been sent whole, and hang up.
+
+    `follow` tells of changed configuration: `[expiry]` and the throttles hold for messages to come.
 
     Raises:
         StoreUnavailable: Postgres did not answer at the start.
@@ -46,7 +48,7 @@ async def serve_submission(
         open_desk(config, dsn, shaping=shaping, clock=clock, application_name="gateway submission") as desk,
         open_door(desk),
     ):
-        follow(lambda _, changed: desk.lanes.use(changed.for_domain))
+        follow(desk.retune)
         await stop.wait()
 
 

@@ -53,7 +53,7 @@ class Hooks:
         del session
         if refusal := await server.refusal():
             return refusal
-        if server.lobby.is_full:
+        if server.lobby.is_full_for(server.site_id):
             return "452 4.3.1 too much mail at a time; try again later"
         envelope.mail_from = address
         envelope.mail_options.extend(options)

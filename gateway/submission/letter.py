@@ -22,6 +22,7 @@ from gateway.errors import Invalid
 from gateway.model.address import AddressError, parse
 from gateway.model.stream import Stream
 from gateway.mta.header import check_value, join_mailbox, split_mailbox
+from gateway.mta.own_headers import is_own
 from gateway.mta.raw import RawField, join_fields, read_fields
 
 STREAM: Final = "x-gateway-stream"
@@ -30,10 +31,15 @@ EXPIRES_IN_S: Final = (60, 2_592_000)
 """Least and most, as in `POST /v1/messages`."""
 
 _PREFIX: Final = "x-gateway-"
-_OURS: Final = frozenset({"bcc", "resent-bcc", "return-path", "feedback-id", "x-gateway-delivery"})
-"""Taken out: they are nobody's business, or ours to say."""
+_APPS: Final = frozenset({
+    "cc", "date", "dkim-signature", "from", "list-unsubscribe", "list-unsubscribe-post", "message-id", "mime-version", "received", "reply-to",
+    "sender", "subject", "to",
+})  # fmt: skip
+_APPS_FAMILY: Final = "content-"
+"""Of the gateway's own fields (`mta/own_headers`) those that a whole message brings along; all others are taken out: they are nobody's
+business (Bcc), ours to say, or what hosts on the way would have written, and would be believed."""
 _OURS_IN_MARKETING: Final = frozenset({"list-unsubscribe", "list-unsubscribe-post"})
-_TRACE: Final = frozenset({"received", "dkim-signature", "arc-seal", "arc-message-signature", "arc-authentication-results", "authentication-results"})  # fmt: skip
+_TRACE: Final = frozenset({"received", "dkim-signature"})
 """Kept, but not part of what makes two messages the same: relays on the way may write them anew with each try."""
 _ONCE: Final = frozenset({
     "from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references", "mime-version",
@@ -41,19 +47,21 @@ _ONCE: Final = frozenset({
 })  # fmt: skip
 _RECEIVED_LIMIT: Final = 100  # RFC 5321 §6.3
 _SHOWN_LIMIT: Final = 2_000
-_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
-_AMBIGUOUS: Final = re.compile(r'[,;:@<>()"\[\]\\]')
+_MAILBOX_LIMIT: Final = 1_000
+"""Octets of a From or Sender without its folds: an address has 254, and a name of 200 characters in encoded-words fits beside it."""
+# What may stand before the address: nothing that separates mailboxes, but in quotes. Possessive: one pass, whatever is unclosed.
+_ONE_NAME: Final = re.compile(r'(?:[^,;:@<>()"\[\]\\]|"(?:[^"\\]|\\.)*+")*+')
 
 
 class Letter(msgspec.Struct, frozen=True):
     """A checked message.
 
-    `sender` and `subject` are for people, `domain` is that of From in lower case; `message_id` as it came, or empty;
-    `content` is what is kept; `expires_in_s` 0: as its stream does.
+    `sender` and `subject` are for people; `domains` are those of From and, where there is one, of Sender, in lower case; `message_id` as it
+    came, or empty; `content` is what is kept; `expires_in_s` 0: as its stream does.
     """
 
     sender: str
-    domain: str
+    domains: tuple[str, ...]
     subject: str
     message_id: str
     stream: Stream
@@ -72,16 +80,18 @@ def read_letter(message: bytes) -> Letter:
     values = _checked_values(fields)
     if "from" not in values:
         raise Invalid([("", "no From field; expected one, with an address of a verified domain")])
-    sender, domain = read_from(values["from"])
+    sender, domain = read_mailbox(values["from"], "From")
+    domains = (domain,)
+    if "sender" in values:
+        domains = (domain, read_mailbox(values["sender"], "Sender")[1])
     stream = _stream(values.get(STREAM, Stream.TRANSACTIONAL))
-    gone = _OURS | _OURS_IN_MARKETING if stream is Stream.MARKETING else _OURS
-    kept = [field for field in fields if field.name not in gone and not field.name.startswith(_PREFIX)]
+    kept = [field for field in fields if not _is_taken_out(field.name, stream)]
     expires_in_s = _seconds(values[EXPIRES_IN]) if EXPIRES_IN in values else 0
     hashed = hashlib.sha256(f"{stream} {expires_in_s}\n".encode())
     hashed.update(join_fields([field for field in kept if field.name not in _TRACE], body))
     return Letter(
         sender=sender,
-        domain=domain,
+        domains=domains,
         subject=shown(values.get("subject", "")),
         message_id=values.get("message-id", ""),
         stream=stream,
@@ -91,26 +101,35 @@ def read_letter(message: bytes) -> Letter:
     )
 
 
-def read_from(value: str) -> tuple[str, str]:
-    """Return From for people and its domain in lower case. One mailbox: with more, it would not be clear who answers for it.
+def read_mailbox(value: str, field: str) -> tuple[str, str]:
+    """Return the mailbox of a From or Sender for people, and its domain in lower case.
+
+    One mailbox: with more, it would not be clear who answers for it.
 
     Raises:
-        Invalid: no mailbox, or more than one.
+        Invalid: no mailbox, or more than one; names the `field`.
     """
+    if len(value) > _MAILBOX_LIMIT:
+        raise Invalid([("", f"{field}: {len(value)} octets; at most {_MAILBOX_LIMIT}")])
     display, address = split_mailbox(value)
-    outside = _QUOTED.sub("", value.rpartition("<")[0]) if address != value.strip() else ""
-    if _AMBIGUOUS.search(outside):
-        raise Invalid([("", 'From: expected one mailbox; a name with , ; : @ ( ) < > stands in "quotes"')])
+    if address != value.strip() and not _ONE_NAME.fullmatch(value.rpartition("<")[0]):
+        raise Invalid(
+            [("", f'{field}: expected one mailbox; a name with , ; : @ ( ) < > stands in "quotes"')]
+        )
     try:
         parsed = parse(address.strip())
     except AddressError as error:
-        raise Invalid([("", f"From: {error}")]) from error
+        raise Invalid([("", f"{field}: {error}")]) from error
     name = shown(display).replace("<", "").replace(">", "")[:200]
     return join_mailbox(name.strip(), parsed.wire), parsed.domain
 
 
 def shown(value: str) -> str:
-    """Return a header value for people: encoded-words read where they can be, nothing that a terminal would obey."""
+    """Return the beginning of a header value for people: encoded-words read where they can be, nothing that a terminal would obey."""
+    if (
+        len(value) > _SHOWN_LIMIT
+    ):  # before it is decoded: the standard library's search for encoded-words is quadratic
+        value = value[:_SHOWN_LIMIT].rpartition(" ")[0] or value[:_SHOWN_LIMIT]
     if "=?" in value:
         with suppress(HeaderParseError, LookupError, ValueError):
             value = str(make_header(decode_header(value)))
@@ -156,6 +175,12 @@ def _checked_values(fields: Sequence[RawField]) -> dict[str, str]:
     return values
 
 
+def _is_taken_out(name: str, stream: Stream) -> bool:
+    if stream is Stream.MARKETING and name in _OURS_IN_MARKETING:
+        return True
+    return is_own(name) and name not in _APPS and not name.startswith(_APPS_FAMILY)
+
+
 def _stream(value: str) -> Stream:
     try:
         return Stream(value.lower())
@@ -165,6 +190,6 @@ def _stream(value: str) -> Stream:
 
 def _seconds(value: str) -> int:
     least, most = EXPIRES_IN_S
-    if not value.isdecimal() or not least <= int(value[:9]) <= most:
+    if not value.isdecimal() or len(value) > len(str(most)) or not least <= int(value) <= most:
         raise Invalid([("", f"{EXPIRES_IN}: expected seconds from {least} to {most}")])
     return int(value)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections import Counter
 from typing import Final
 
 from gateway.errors import Forbidden, GatewayError, StoreUnavailable, Unauthorized
-from gateway.feedback.listener import Doorkeeper
+from gateway.feedback.doorkeeper import Doorkeeper
 from gateway.store.sites import Holder
 from gateway.submission.desk import Desk
 from gateway.submission.penalties import Penalties
@@ -19,11 +20,16 @@ from gateway.telemetry import Event, log
 
 MOST_CONNECTIONS: Final = 1_000
 MOST_CONNECTIONS_PER_PEER: Final = 250
+MOST_STRANGERS: Final = 500
+"""Of all connections, those that have shown no key: who has one finds room beside any number of others."""
+MOST_STRANGERS_PER_PEER: Final = 100
 MOST_HANDSHAKES: Final = 200
 MOST_HANDSHAKES_PER_PEER: Final = 50
 HANDSHAKE_S: Final = 30
 MOST_HELD_BYTES: Final = 128 * 1_048_576
 """Of messages under way, over all connections; they are copied some times on their way to the database."""
+SITE_SHARE: Final = 4
+"""One site's messages under way hold a quarter of that, or one message, at most."""
 
 SCOPE: Final = "send"
 
@@ -41,16 +47,26 @@ class Lobby:
         self.limit_bytes = desk.config.submission.message_limit_bytes
         self.requires_tls = desk.config.submission.require_tls
         self.doorkeeper = Doorkeeper(MOST_CONNECTIONS, MOST_CONNECTIONS_PER_PEER)
+        self.strangers = Doorkeeper(MOST_STRANGERS, MOST_STRANGERS_PER_PEER)
+        """Who has shown no key yet."""
         self.threshold = Doorkeeper(MOST_HANDSHAKES, MOST_HANDSHAKES_PER_PEER)
         """Who has begun a handshake and not ended it."""
         self.held_bytes = 0
         self.most_held_bytes = most_held_bytes
+        self._held_by_site: Counter[int] = Counter()
         self._penalties = Penalties()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether messages under way take more memory than they may."""
-        return self.held_bytes > self.most_held_bytes
+    def hold(self, site_id: int, size_bytes: int) -> None:
+        """Count what a site's messages under way take more, or less, of the memory."""
+        self.held_bytes += size_bytes
+        self._held_by_site[site_id] += size_bytes
+        if not self._held_by_site[site_id]:
+            del self._held_by_site[site_id]
+
+    def is_full_for(self, site_id: int) -> bool:
+        """Whether messages under way take more memory than they may: all together, or the site's own."""
+        share = max(self.limit_bytes, self.most_held_bytes // SITE_SHARE)
+        return self.held_bytes > self.most_held_bytes or self._held_by_site[site_id] > share
 
     def turn_away(self, peer: str) -> str:
         """Why a peer may show no key now, as a reply; empty: it may."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.feedback.doorkeeper import counted_as
+
 BURST: Final = 10
 PER_S: Final = 1 / 6
 _MOST_PEERS: Final = 10_000
 
 
 class Penalties:
-    """A bucket of wrong keys for each peer; what was spent comes back with time."""
+    """A bucket of wrong keys for each peer, as `doorkeeper` counts them; what was spent comes back with time."""
 
     # Mutable on purpose: the moment at which each peer's bucket is full again, bounded in number.
     def __init__(self) -> None:
@@ -22,7 +24,7 @@ class Penalties:
 
     def wait_s(self, peer: str, now: float) -> float:
         """Return for how long a peer may show no further key; 0: it may."""
-        owed = max(0.0, self._full_at.get(peer, now) - now)
+        owed = max(0.0, self._full_at.get(counted_as(peer), now) - now)
         return max(0.0, owed - (BURST - 1) / PER_S)
 
     def note(self, peer: str, now: float) -> None:
@@ -31,4 +33,5 @@ class Penalties:
             self._full_at = {name: at for name, at in self._full_at.items() if at > now}
             if len(self._full_at) >= _MOST_PEERS:
                 self._full_at.clear()
-        self._full_at[peer] = max(now, self._full_at.get(peer, now)) + 1 / PER_S
+        seat = counted_as(peer)
+        self._full_at[seat] = max(now, self._full_at.get(seat, now)) + 1 / PER_S

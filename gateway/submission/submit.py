@@ -51,7 +51,7 @@ async def _accept(desk: Desk, site_id: int, recipients: Sequence[Address], conte
     if problem := unclean(content):
         raise Invalid([("", problem)])
     letter = read_letter(content)
-    domain_id = await desk.senders.domain_id(site_id, letter.domain)
+    domain_id, *_ = [await desk.senders.domain_id(site_id, domain) for domain in letter.domains]
     now = desk.clock.now()
     expires_at = now + timedelta(seconds=letter.expires_in_s or _lasts_s(letter, desk.config.expiry))
     addresses = [address.wire for address in recipients]

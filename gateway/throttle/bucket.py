@@ -28,13 +28,13 @@ import msgspec
 QUANTUM_S: Final = 0.16
 """How far ahead of its tokens a claim may borrow."""
 
-PACE: Final = 0.975
+PACE: Final = 0.968
 """Share of its rate at which a lane is paced on the average."""
 
-PLAN_PACE: Final = 0.987
+PLAN_PACE: Final = 0.980
 """The same within a grant's turn: of 100 ms the last 1.2 ms are kept for what is late."""
 
-PEAK_PACE: Final = 0.992
+PEAK_PACE: Final = 0.985
 """The closest that two deliveries follow each other: what is late catches up by and by."""
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.config import Config, DatabaseConfig, ListenConfig, MailConfig
 from gateway.feedback import listener
-from gateway.feedback.listener import Doorkeeper, Mailbox, serve_listener
+from gateway.feedback.doorkeeper import Doorkeeper
+from gateway.feedback.listener import Mailbox, Reception, Visit, serve_listener
 
 
 def free_port() -> int:
@@ -133,6 +134,36 @@ async def test_one_address_gets_no_more_than_its_share(listening: Listening) -> 
         peer.writer.close()
 
 
+@pytest.mark.parametrize("how", ["told to go", "closing already", "idle"])
+async def test_a_peer_that_reads_nothing_does_not_keep_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(listener, "LAST_WORD_S", 0.05)
+    visits: set[Visit] = set()
+    doorkeeper, reception = Doorkeeper(1, 1), Reception("a.example", Mailbox(tmp_path))
+    idle_s = 0.1 if how == "idle" else 60.0
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Visit(reception, doorkeeper, visits, "a.example", timeout=idle_s), "127.0.0.1", 0
+    )
+    with socket.create_connection(server.sockets[0].getsockname()) as deaf:
+        async with asyncio.timeout(5):
+            while not visits:
+                await asyncio.sleep(0)
+            [visit] = visits
+            line = visit._line
+            assert line is not None
+            line.write(b"x" * 32_000_000)  # more than the kernel keeps for both sides
+            if how == "closing already":  # as aiosmtpd does after QUIT
+                line.close()
+            if how != "idle":
+                visit.hang_up(b"421 4.3.2 go")
+            while visits:
+                await asyncio.sleep(0)
+        assert doorkeeper.admit("127.0.0.1")
+        assert deaf.fileno() >= 0
+    server.close()
+
+
 async def test_says_goodbye_at_the_end(listening: Listening) -> None:
     peer = await listening.connect()
     listening.stop.set()
@@ -144,10 +175,3 @@ def test_a_full_mailbox_takes_nothing_more_and_knows_so_after_a_restart(tmp_path
     assert not Mailbox(tmp_path, 10).keep(b"123")
     assert Mailbox(tmp_path, 10).keep(b"12")
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_the_doorkeeper_counts_in_and_out() -> None:
-    doorkeeper = Doorkeeper(most=3, most_per_peer=2)
-    assert [doorkeeper.admit(peer) for peer in "aaabb"] == [True, True, False, True, False]
-    doorkeeper.leave("a")
-    assert doorkeeper.admit("b")

@@ -17,6 +17,7 @@ from gateway.api.server import endpoints
 from gateway.campaigns.scheduler import Scheduler
 from gateway.clock import SystemClock
 from gateway.model.ids import Prefix, encode
+from gateway.store import messages
 from gateway.store.books import read_books
 from tests.support.api import Client, World, make_broadcast, open_world, scheduler_parts
 from tests.support.queue import Bench
@@ -126,6 +127,23 @@ async def launch(world: World, app: Client, pool: asyncpg.Pool) -> tuple[str, st
     return launched["id"], launched["message"]
 
 
+async def test_of_very_many_events_the_latest_are_shown_and_that_there_are_more_is_said(
+    world: World, app: Client, dispatcher: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "HAPPENINGS", 3)
+    message = await send(world, app)
+    for number in range(5):
+        await dispatcher.acknowledge(
+            await dispatcher.claim(), "deferred", code=450, reply=f"4.2.0 no {number}"
+        )
+        shown = await app.get(f"/v1/messages/{message}")
+        assert shown["has_more_events"] == (number >= 3)
+        await dispatcher.connection.execute("SELECT promote(10, 0)")
+    (delivery,) = shown["deliveries"]
+    assert [one["reply"] for one in delivery["attempts"]] == ["4.2.0 no 2", "4.2.0 no 3", "4.2.0 no 4"]
+    assert [one["kind"] for one in delivery["events"]] == ["queued", "deferred", "deferred", "deferred"]
+
+
 # Why it is where it is.
 
 
@@ -145,16 +163,33 @@ async def test_a_fleet_without_dispatchers_is_the_reason(world: World, app: Clie
     assert (await reason(app, await send(world, app)))["code"] == "no_dispatcher"
 
 
-async def test_a_suspended_lane_tells_its_reply_but_no_other_sites_recipient(
-    world: World, app: Client, pool: asyncpg.Pool, dispatcher: Bench
+@pytest.mark.parametrize(
+    ("why", "after", "told", "bounce_class"),
+    [
+        ("rate 450 4.7.1: <someone@c.example>: too much mail from you", ", after: rate 450 4.7.1", "450 4.7.1", "rate"),
+        ("policy 550: someone (at) c.example is not wanted", ", after: policy 550", "550", "policy"),
+        ("connection: refused for someone", ", after: connection", None, "connection"),
+        ("450 4.7.1 someone%c.example", "", None, None),
+    ],
+)  # fmt: skip
+async def test_a_suspended_lane_tells_class_and_codes_but_nothing_of_what_was_said_to_another_site(
+    world: World,
+    app: Client,
+    pool: asyncpg.Pool,
+    dispatcher: Bench,
+    why: str,
+    after: str,
+    told: str | None,
+    bounce_class: str | None,
 ) -> None:
     message = await send(world, app)
-    await pool.execute(
-        "SELECT suspend_lanes(array_agg(lane_id), '{600}', '{\"450 4.7.1 <someone@c.example>: too much mail from you\"}') FROM lane_state"
-    )
+    await pool.execute("SELECT suspend_lanes(array_agg(lane_id), '{600}', ARRAY[$1]) FROM lane_state", why)
     found = await reason(app, message)
-    assert found["code"] == "lane_suspended"
-    assert found["reply"] == "450 4.7.1 <s…@c.example>: too much mail from you"
+    assert (found["code"], found["text"]) == (
+        "lane_suspended",
+        f"nothing is sent to c.example for a while{after}",
+    )
+    assert (found.get("reply"), found.get("bounce_class")) == (told, bounce_class)
     assert "someone" not in json.dumps(found)
     assert datetime.fromisoformat(found["until"]) > datetime.now(UTC) + timedelta(seconds=500)
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.store.pool import Connection, connect, open_pool, outages_named
-from tests.support.postgres import in_database
+from tests.support.postgres import database_of, in_database
 
 
 @pytest.mark.parametrize("role", ["gateway_api", "gateway_dispatch", "gateway_maintain"])
@@ -23,6 +23,27 @@ async def test_sessions_have_no_jit_speak_utc_and_take_further_settings(db: str)
         assert await pool.fetchval("SHOW jit") == "off"
         assert await pool.fetchval("SHOW TimeZone") == "UTC"
         assert await pool.fetchval("SHOW statement_timeout") == "1234ms"
+
+
+async def test_a_commit_waits_for_the_disk_whatever_the_server_says(db: str) -> None:
+    admin = await connect(db)
+    await admin.execute(f"ALTER DATABASE {database_of(db)} SET synchronous_commit = off")
+    await admin.execute(
+        "ALTER ROLE CURRENT_USER IN DATABASE " + database_of(db) + " SET synchronous_commit = off"
+    )
+    await admin.close()
+    loose = db + ("&" if "?" in db else "?") + "synchronous_commit=off&options=-csynchronous_commit%3Doff"
+    for dsn in (db, loose):
+        async with await open_pool(dsn, role="gateway_api") as pool:
+            assert await pool.fetchval("SHOW synchronous_commit") == "on"
+        connection = await connect(dsn)
+        assert await connection.fetchval("SHOW synchronous_commit") == "on"
+        await connection.close()
+
+
+async def test_who_can_do_without_says_so(db: str) -> None:
+    async with await open_pool(db, settings={"synchronous_commit": "off"}) as pool:
+        assert await pool.fetchval("SHOW synchronous_commit") == "off"
 
 
 async def test_jsonb_is_text_both_ways(pool: asyncpg.Pool) -> None:

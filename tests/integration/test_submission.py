@@ -1,31 +1,29 @@
-"""The SMTP door on real sockets: what ordinary clients do, what is refused and how, and that nobody can hold it up."""
+"""The SMTP door on real sockets: what ordinary clients do, what is taken, and what is refused and how."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import smtplib
-import ssl
 from collections.abc import AsyncIterator
-from email.message import EmailMessage
 from pathlib import Path
 
 import aiosmtplib
 import asyncpg
+import msgspec
 import pytest
 
+from gateway.config import Config, DatabaseConfig, ExpiryConfig
 from gateway.mta.raw import unpack_raw
 from gateway.store import sites
 from gateway.store.tenancy import OPERATOR, as_site
-from gateway.submission import conversation, hooks, lobby
-from tests.support.api import Client
+from gateway.submission import hooks
+from gateway.submission.door import serve_submission
+from gateway.throttle.retune import Retune
+from gateway.throttle.shaping import Shaping
+from tests.support.api import Client, open_world
 from tests.support.smtp_peer import Peer, plain
-from tests.support.submission import Door, submission
-
-LETTER = (
-    b"From: Ann <ann@acme.example>\r\nTo: bob@b.example\r\nBcc: secret@s.example\r\nSubject: hello\r\n"
-    b"Message-ID: <1@acme.example>\r\n\r\n..dot\r\nHi.\r\n"
-)
+from tests.support.submission import LETTER, Door, key_of, letter, settings, submission, taken
 
 
 @pytest.fixture
@@ -39,28 +37,8 @@ async def site(door: Door) -> Client:
     return await door.world.site(domain="acme.example")
 
 
-def key_of(client: Client) -> str:
-    assert client.key is not None
-    return client.key
-
-
-def letter() -> EmailMessage:
-    message = EmailMessage()
-    message["From"] = "Größe <ann@acme.example>"
-    message["To"] = "bob@b.example, eve@e.example"
-    message["Subject"] = "Grüße"
-    message.set_content("Hällo.\n.\n..\n")
-    message.add_alternative("<p>Hällo.</p>", subtype="html")
-    return message
-
-
 async def kept(pool: asyncpg.Pool) -> bytes:
     return unpack_raw(await pool.fetchval("SELECT attachments FROM message ORDER BY id DESC LIMIT 1"))
-
-
-def taken(reply: str) -> str:
-    assert reply.startswith("250 2.0.0 queued as msg_"), reply
-    return reply.removeprefix("250 2.0.0 queued as ").split(" ")[0]
 
 
 async def test_smtplib_submits_over_starttls(door: Door, site: Client, pool: asyncpg.Pool) -> None:
@@ -146,7 +124,10 @@ async def test_wrong_keys_are_refused_and_told_nothing(door: Door, site: Client)
     peer = await door.peer()
     await peer.starts_tls()
     await peer.says("EHLO app.example")
-    assert await peer.signs_in(key_of(site)[:-1] + "x") == "535 5.7.8 authentication credentials invalid"
+    other_end = "y" if key_of(site).endswith("x") else "x"
+    assert (
+        await peer.signs_in(key_of(site)[:-1] + other_end) == "535 5.7.8 authentication credentials invalid"
+    )
     assert await peer.signs_in("x" * 300) == "535 5.7.8 authentication credentials invalid"
     assert (await peer.signs_in(operator)).startswith("535 5.7.8 this needs a key of a site")
     assert (await peer.signs_in(reader)).startswith("535 5.7.8 this needs a key with the scope send")
@@ -175,6 +156,42 @@ async def test_a_revoked_key_sends_nothing_more(door: Door, site: Client) -> Non
         await sites.revoke_key(connection, key.id)
     door.world.services.auth.forget()
     assert (await peer.says("MAIL FROM:<a@acme.example>")).startswith("530 5.7.0")
+
+
+async def test_a_key_that_is_revoked_while_its_message_comes_sends_nothing(
+    door: Door, site: Client, pool: asyncpg.Pool
+) -> None:
+    peer = await door.peer(key_of(site))
+    await peer.says("MAIL FROM:<a@acme.example>")
+    await peer.says("RCPT TO:<bob@b.example>")
+    assert (await peer.says("DATA")).startswith("354")
+    async with as_site(door.world.services.pool, OPERATOR) as connection:
+        [key] = await sites.list_keys(connection, site.site_id, 0, 10)
+        await sites.revoke_key(connection, key.id)
+    door.world.services.auth.forget()
+    assert (await peer.says(LETTER + b".\r\n")).startswith("530 5.7.0")
+    assert await pool.fetchval("SELECT count(*) FROM message") == 0
+
+
+async def test_a_sender_field_on_another_domain_is_refused(
+    door: Door, site: Client, pool: asyncpg.Pool
+) -> None:
+    peer = await door.peer(key_of(site))
+    reply = await peer.sends(b"Sender: desk@other.example\r\n" + LETTER, "bob@b.example")
+    assert reply.startswith("550 5.7.1 other.example is no verified domain of this site")
+    assert await pool.fetchval("SELECT count(*) FROM message") == 0
+    taken(await peer.sends(b"Sender: Desk <desk@acme.example>\r\n" + LETTER, "bob@b.example"))
+
+
+async def test_a_key_of_no_known_form_is_wrong_and_nothing_worse(door: Door) -> None:
+    peer = await door.peer()
+    await peer.starts_tls()
+    await peer.says("EHLO app.example")
+    for prefix in (b"abcdefgh\0jkm", b"abcdefgh\x7fjkm"):
+        assert (await peer.says("AUTH LOGIN")).startswith("334")
+        assert (await peer.says(base64.b64encode(b"anything").decode())).startswith("334")
+        said = await peer.says(base64.b64encode(b"gw_" + prefix + b"_" + b"a" * 32).decode())
+        assert said == "535 5.7.8 authentication credentials invalid"
 
 
 async def test_another_sites_domain_is_not_to_be_had(door: Door, site: Client, pool: asyncpg.Pool) -> None:
@@ -299,93 +316,36 @@ async def test_a_message_too_large_by_its_own_word_is_refused_at_once(door: Door
     assert (await peer.says("MAIL FROM:<a@acme.example> SIZE=99999999")).startswith("552")
 
 
-async def test_a_message_without_end_ends_the_connection(db: str, tmp_path: Path) -> None:
-    async with submission(db, tmp_path, message_limit_bytes=65_536) as door:
-        peer = await door.peer(key_of(await door.world.site(domain="acme.example")))
-        await peer.says("MAIL FROM:<>")
-        await peer.says("RCPT TO:<bob@b.example>")
-        await peer.says("DATA")
-
-        async def endless() -> None:
-            for _ in range(1_000):
-                peer.writer.write(b"x" * 65_536)
-                await peer.writer.drain()
-
-        with pytest.raises((ConnectionError, ssl.SSLError)):
-            await endless()
-        assert door.lobby.held_bytes == 0
-
-
-async def test_what_all_hold_together_is_bounded(door: Door, site: Client) -> None:
-    slow, quick = [await door.peer(key_of(site)) for _ in range(2)]
-    for peer in (slow, quick):
-        await peer.says("MAIL FROM:<>")
-        await peer.says("RCPT TO:<bob@b.example>")
-        await peer.says("DATA")
-    slow.writer.write(LETTER + b"x\r\n" * 20_000)
-    async with asyncio.timeout(5):
-        while door.lobby.held_bytes < 60_000:
-            await asyncio.sleep(0)
-    door.lobby.most_held_bytes = 50_000
-    assert (await quick.says(LETTER + b".\r\n")).startswith("452 4.3.1")
-    assert (await quick.says("MAIL FROM:<>")).startswith("452 4.3.1")
-    slow.writer.transport.abort()
-    async with asyncio.timeout(5):
-        while door.lobby.held_bytes:
-            await asyncio.sleep(0)
-    taken(await quick.sends(LETTER, "bob@b.example"))
-
-
-async def test_an_endless_command_ends_the_connection(door: Door) -> None:
-    peer = await door.peer()
-    peer.writer.write(b"x" * 100_000)
-    assert (await peer.hears()).startswith("500 5.5.2")
-
-
-async def test_idle_connections_are_bounded(door: Door, site: Client) -> None:
-    idle = [await Peer.connect(door.section.port) for _ in range(lobby.MOST_CONNECTIONS_PER_PEER - 1)]
-    last = await door.peer(key_of(site))
-    late = Peer(*await asyncio.open_connection("127.0.0.1", door.section.port))
-    assert (await late.hears()).startswith("421 4.7.0")
-    taken(await last.sends(LETTER, "bob@b.example"))
-    for peer in idle:
-        peer.writer.close()
-
-
-async def test_handshakes_that_do_not_end_are_bounded(door: Door, site: Client) -> None:
-    open_ = [
-        await asyncio.open_connection("127.0.0.1", door.section.tls_port)
-        for _ in range(lobby.MOST_HANDSHAKES_PER_PEER + 1)
-    ]
-    async with asyncio.timeout(5):
-        assert await open_[-1][0].read() == b"", "hung up"
-    open_[0][1].transport.abort()
-    await aiosmtplib.send(
-        letter(), hostname="127.0.0.1", port=door.section.tls_port, use_tls=True, validate_certs=False,
-        username="x", password=key_of(site), timeout=5,
-    )  # fmt: skip
-    for _, writer in open_:
-        writer.transport.abort()
-    async with asyncio.timeout(5):
-        while door.lobby.threshold._by_peer:
-            await asyncio.sleep(0)
-
-
-async def test_whoever_shows_no_key_has_to_go(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "SIGN_IN_S", 0.05)
-    peer = await Peer.connect(door.section.port)
-    assert (await peer.hears()).startswith("421 4.4.2")
-
-
-async def test_a_handshake_that_fails_leaves_nothing_behind(door: Door) -> None:
-    peer = await Peer.connect(door.section.port)
-    await peer.says("EHLO app.example")
-    assert (await peer.says("STARTTLS")).startswith("220")
-    peer.writer.write(b"this is no TLS\r\n" * 10)
-    await peer.reader.read()
-    async with asyncio.timeout(5):
-        while door.lobby.doorkeeper._by_peer:
-            await asyncio.sleep(0)
+async def test_a_changed_expiry_holds_for_messages_to_come(
+    db: str, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    section = settings(tmp_path, tls=False)
+    config = Config(database=DatabaseConfig(dsn=db, data_dir=str(tmp_path)), submission=section)
+    stop, followers = asyncio.Event(), list[Retune]()
+    async with open_world(db, tmp_path) as world:
+        site = await world.site(domain="acme.example")
+        serving = asyncio.create_task(
+            serve_submission(config, db, shaping=Shaping(), stop=stop, follow=followers.append)
+        )
+        async with asyncio.timeout(10):
+            while not followers:
+                await asyncio.sleep(0)
+        peer = await Peer.connect(section.port)
+        await peer.says("EHLO app.example")
+        await peer.signs_in(key_of(site))
+        for expiry, recipient in (
+            (config.expiry, "before@b.example"),
+            (ExpiryConfig(transactional_s=600.0), "after@b.example"),
+        ):
+            followers[0](msgspec.structs.replace(config, expiry=expiry), Shaping())
+            taken(await peer.sends(LETTER, recipient))
+        stop.set()
+        await serving
+    lasts = dict(
+        await pool.fetch("SELECT recipient, extract(epoch FROM expires_at - accepted_at)::float FROM queue")
+    )
+    assert lasts["after@b.example"] == pytest.approx(600, abs=5)
+    assert lasts["before@b.example"] == pytest.approx(172_800, abs=5)
 
 
 async def test_says_goodbye_at_the_end(db: str, tmp_path: Path) -> None:

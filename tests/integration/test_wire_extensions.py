@@ -207,3 +207,24 @@ async def test_what_a_receiver_cannot_be_sent_is_not_opened_ahead() -> None:
         assert (await session.transact(odd, go)).outcome is Outcome.BOUNCED
         assert session.usable
         assert b"rg@y" not in b"".join(server.heard)
+
+
+async def test_a_5xx_to_a_mail_that_was_opened_ahead_is_asked_for_again_on_a_new_connection() -> None:
+    """It could be one reply too many of the message before, which would bounce this one with another's words."""
+    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
+    script = [
+        GREETING,
+        Until(b"EHLO"),
+        EHLO_PIPELINING,
+        *opening,
+        Until(b"\r\n.\r\n"),
+        b"250 taken\r\n554 5.7.1 spam\r\n",
+        Hold(),
+    ]
+    async with scripted(script) as server:
+        session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
+        second = mail()
+        assert (await session.transact(mail(), go, ahead=lambda: second)).outcome is Outcome.DELIVERED
+        await session.transact(second, go)
+        assert session.stale
+        assert not session.usable

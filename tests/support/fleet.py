@@ -348,10 +348,11 @@ class Fleet:
         return await self.pool.fetchval(query, *args)
 
     async def lane_says(self, domain: str) -> str:
-        """Why a lane waits, or waited last."""
-        return await self._value(
+        """Why a lane waits, or waited last, in the words that were said or are our own; class and codes stand before them."""
+        why = await self._value(
             "SELECT coalesce(s.suspended_why, '') FROM lane_state s JOIN lane l ON l.id = s.lane_id WHERE l.name = $1", domain
         )  # fmt: skip
+        return why.partition(": ")[2]
 
     async def shown(self, *message_ids: int) -> dict[str, dict[str, Any]]:
         """Deliveries of messages, by recipient, as the control API shows them to the site."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.message import EmailMessage
 from pathlib import Path
 
 import msgspec
@@ -13,11 +14,16 @@ from gateway.config import SubmissionConfig
 from gateway.submission.desk import Desk
 from gateway.submission.door import open_door
 from gateway.submission.lobby import Lobby
-from tests.support.api import World, open_world
+from tests.support.api import Client, World, open_world
 from tests.support.peers import free_port
 from tests.support.smtp_peer import Peer
 
 CERTIFICATE_NAME = "localhost"
+LETTER = (
+    b"From: Ann <ann@acme.example>\r\nTo: bob@b.example\r\nBcc: secret@s.example\r\nSubject: hello\r\n"
+    b"Message-ID: <1@acme.example>\r\n\r\n..dot\r\nHi.\r\n"
+)
+"""A message with its dots, as it goes over the wire."""
 
 
 class Door(msgspec.Struct):
@@ -59,3 +65,26 @@ async def submission(dsn: str, folder: Path, *, tls: bool = True, **keys: object
         )  # fmt: skip
         async with open_door(desk) as lobby:
             yield Door(world, lobby, section)
+
+
+def letter() -> EmailMessage:
+    """A message with all that needs encoding, and with dots."""
+    message = EmailMessage()
+    message["From"] = "Größe <ann@acme.example>"
+    message["To"] = "bob@b.example, eve@e.example"
+    message["Subject"] = "Grüße"
+    message.set_content("Hällo.\n.\n..\n")
+    message.add_alternative("<p>Hällo.</p>", subtype="html")
+    return message
+
+
+def key_of(client: Client) -> str:
+    """The key of somebody who has one."""
+    assert client.key is not None
+    return client.key
+
+
+def taken(reply: str) -> str:
+    """The id that a 250 tells."""
+    assert reply.startswith("250 2.0.0 queued as msg_"), reply
+    return reply.removeprefix("250 2.0.0 queued as ").split(" ")[0]

@@ -12,7 +12,7 @@ from gateway.submission.door import serve_submission
 
 
 async def start(brief: Brief, tunings: Tunings, stop: asyncio.Event) -> Exit:
-    """Listen until `stop`; changed throttles hold for lanes that submission makes from then on."""
+    """Listen until `stop`; changed live keys and throttles hold for what submission takes from then on."""
     config, shaping = brief.tuning.config, brief.tuning.shaping
     doors = [serve_listener(config, stop=stop)]
     if config.submission.is_on:

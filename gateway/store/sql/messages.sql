@@ -77,9 +77,10 @@ FROM (
 ORDER BY id LIMIT $3;
 
 -- name: events
--- What happened to deliveries $1 since $2, in order: no other days are looked into.
+-- What happened to deliveries $1 since $2, in order, the latest $3: no other days are looked into.
 SELECT delivery_id, kind, at, attempt, code, enhanced, reply, bounce_class
-FROM event WHERE delivery_id = ANY ($1::bigint[]) AND at >= $2 AND at < now() + interval '1 hour' ORDER BY at;
+FROM (SELECT * FROM event WHERE delivery_id = ANY ($1::bigint[]) AND at >= $2 AND at < now() + interval '1 hour'
+      ORDER BY at DESC LIMIT $3) latest ORDER BY at;
 
 -- name: counts
 -- How many deliveries of broadcast $1 were accepted ('accepted'), and how many have ended in each state.

@@ -124,18 +124,20 @@ begin
         perform suppress_bounced(p_ids, p_suppress, p_replies, v_dead, v_dead_sites, v_dead_keys);
     end if;
 
-    -- A 250 for what had been given up as unresolved, or handed to another: rare, and still the truth.
+    -- A 250 for what had been given up as unresolved, handed to another, or, once in doubt, cancelled or expired: rare, and still the truth.
     if v_ended < (select count(*) from unnest(p_outcomes) o where o >= 'delivered') and 'delivered' = any (p_outcomes) then
-        with r as (select r.id, r.code, r.enhanced, r.reply from unnest(p_ids, p_outcomes, p_codes, p_enhanced, p_replies) r(id, outcome, code, enhanced, reply)
+        with r as (select r.id, r.code, r.enhanced, r.reply, r.class
+                     from unnest(p_ids, p_outcomes, p_codes, p_enhanced, p_replies, p_classes) r(id, outcome, code, enhanced, reply, class)
                     where r.outcome = 'delivered'
         ), late as (
-            update ended e set state = 'delivered', code = r.code, enhanced = r.enhanced, reply = r.reply from r
-             where e.id = any (p_ids) and e.id = r.id and e.state = 'unresolved'
-            returning e.site_id, e.broadcast_id
+            update ended e set state = 'delivered', code = r.code, enhanced = r.enhanced, reply = r.reply, bounce_class = r.class from r
+             where e.id = any (p_ids) and e.id = r.id
+               and (e.state = 'unresolved' or e.state in ('cancelled', 'expired') and e.doubts > 0)
+            returning e.site_id, e.broadcast_id, old.state as was
         ), moved as (
             insert into tally as t (broadcast_id, site_id, state, shard, n)
-            select l.broadcast_id, l.site_id, s.state, p_owner % 64, sum(s.by) from late l,
-                   (values ('delivered'::delivery_state, 1), ('unresolved'::delivery_state, -1)) s(state, by)
+            select l.broadcast_id, l.site_id, s.state, p_owner % 64, sum(s.by) from late l
+             cross join lateral (values ('delivered'::delivery_state, 1), (l.was, -1)) s(state, by)
              group by 1, 2, 3 order by 1, 2, 3
             on conflict (broadcast_id, site_id, state, shard) do update set n = t.n + excluded.n
         )
@@ -189,9 +191,9 @@ CREATE FUNCTION public.claim(p_owner integer, p_alive integer[], p_total integer
 #variable_conflict use_column
 declare
     quantum_s constant double precision := 0.16;   -- how far ahead a grant may borrow
-    pace constant double precision := 0.975;       -- of its rate a lane is paced at; throttle/bucket says why, of all three
-    plan_pace constant double precision := 0.987;  -- within a turn, what is planned
-    peak_pace constant double precision := 0.992;  -- within a turn, what catches up
+    pace constant double precision := 0.968;       -- of its rate a lane is paced at; throttle/bucket says why, of all three
+    plan_pace constant double precision := 0.980;  -- within a turn, what is planned
+    peak_pace constant double precision := 0.985;  -- within a turn, what catches up
     flows_looked_at constant integer := 16;
     flow_rows constant integer := 256;             -- a flow alone in its lane is written once in so many of its rows
     v_now timestamptz := clock_timestamp();

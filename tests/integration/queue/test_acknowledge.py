@@ -200,6 +200,55 @@ async def test_a_late_positive_turns_unresolved_into_delivered(bench: Bench) -> 
     await _balanced(bench)
 
 
+async def _in_doubt_and_queued_again(bench: Bench, count: int) -> list[Row]:
+    """Deliveries that may be with the receiver, waiting for their next try; as the first try had them."""
+    rows = await _one(bench, count=count)
+    await bench.acknowledge(rows, "in_doubt", wait_s=5.0)
+    await bench.pass_time(6.0)
+    await bench.connection.fetch("SELECT promote(10, 0)")
+    assert await bench.states() == {"queued": count}
+    return rows
+
+
+async def _tally(bench: Bench) -> dict[str, int]:
+    rows = await bench.connection.fetch("SELECT state::text, sum(n)::int FROM tally GROUP BY 1")
+    return {state: n for state, n in rows if n}
+
+
+async def test_a_late_positive_of_what_was_in_doubt_wins_over_its_cancelling(bench: Bench) -> None:
+    rows = await _in_doubt_and_queued_again(bench, 3)
+    ids = [row.id for row in rows]
+    assert await bench.connection.fetchval(
+        "SELECT end_deliveries($1, 'cancelled', 1, '{queued}', 'cancelled by its sender')", ids
+    ) == 3  # fmt: skip
+    assert await bench.acknowledge(rows[:2], "delivered", reply="250 after all") == 2
+    assert await bench.states() == await _tally(bench) == {"cancelled": 1, "delivered": 2}
+    record = await bench.connection.fetchrow("SELECT reply, bounce_class FROM ended WHERE id = $1", ids[0])
+    assert tuple(record) == ("250 after all", "ok")
+    assert await bench.acknowledge(rows[:2], "delivered") == 0
+    await _balanced(bench)
+
+
+async def test_a_late_positive_of_what_was_in_doubt_wins_over_its_expiry(bench: Bench) -> None:
+    rows = await _in_doubt_and_queued_again(bench, 2)
+    await bench.acknowledge(await bench.claim(), "deferred", wait_s=3_600.0)
+    await bench.pass_time(2 * 86_400)
+    await bench.connection.fetch("SELECT promote(10, 0)")
+    assert await bench.states() == {"expired": 2}
+    assert await bench.acknowledge(rows[:1], "delivered") == 1
+    assert await bench.states() == await _tally(bench) == {"expired": 1, "delivered": 1}
+    await _balanced(bench)
+
+
+async def test_a_positive_changes_no_end_of_what_was_never_in_doubt(bench: Bench) -> None:
+    rows = await _one(bench, count=3)
+    for row, state in zip(rows, ("cancelled", "expired", "bounced"), strict=True):
+        await bench.acknowledge([row], state)
+    assert await bench.acknowledge(rows, "delivered") == 0
+    assert await bench.states() == await _tally(bench) == {"cancelled": 1, "expired": 1, "bounced": 1}
+    await _balanced(bench)
+
+
 async def test_a_bounce_that_suppresses_does_it_at_once_and_once(bench: Bench) -> None:
     """The address is on the list of the site alone, out of the site's lists, and no later row of it leaves."""
     connection = bench.connection

@@ -1,5 +1,7 @@
 """Who follows is told of each change, also of one that came before it did."""
 
+from structlog.testing import capture_logs
+
 from gateway.app.brief import Tuning
 from gateway.app.tuning import Tunings
 from gateway.config import Config, DispatchConfig
@@ -24,3 +26,19 @@ def test_a_change_from_before_is_told_at_once() -> None:
     tunings.take(SECOND)
     tunings.follow(heard.append)
     assert heard == [SECOND]
+
+
+def test_a_follower_that_fails_keeps_no_other_from_hearing() -> None:
+    def fails(tuning: Tuning) -> None:
+        raise ValueError(tuning.config.dispatch.workers)
+
+    tunings, heard = Tunings(FIRST), list[Tuning]()
+    tunings.follow(fails)
+    tunings.follow(heard.append)
+    with capture_logs() as logs:
+        tunings.take(SECOND)
+        tunings.follow(fails)
+    assert heard == [SECOND]
+    assert [(line["event"], line["part"].rpartition(".")[2]) for line in logs] == [
+        ("config.not_followed", "fails")
+    ] * 2

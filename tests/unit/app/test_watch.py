@@ -127,6 +127,56 @@ def test_a_file_that_was_not_there_is_taken_when_it_comes(folder: Folder) -> Non
     assert line["changes"] == ["rule 1: 'blocked' is policy"]
 
 
+def test_a_path_that_cannot_be_looked_at_is_told_and_ends_nothing(folder: Folder, tmp_path: Path) -> None:
+    folder.bounces.unlink()
+    folder.begin()
+    assert folder.look() == []
+    folder.bounces.symlink_to("x" * 300)  # no name that a file may have
+    [line] = folder.look()
+    assert line["event"] == "config.refused"
+    assert "cannot be read: File name too long" in line["problem"]
+    folder.bounces.unlink()
+    folder.bounces.write_text(RULE.format("blocked", "policy"))
+    [line] = folder.look()
+    assert line["changes"] == ["rule 1: 'blocked' is policy"]
+    watch = Watch(Files(bounces=tmp_path / ("x" * 300)), folder.watch.now)
+    folder.logs.clear()
+    watch.look()
+    watch.look()
+    assert [line["event"] for line in folder.logs] == ["config.refused"]
+
+
+@pytest.mark.parametrize("left", ["", "# what was here is gone\n", "[default]\n"])
+def test_a_file_that_lost_all_its_keys_is_refused_and_what_was_before_holds(
+    folder: Folder, left: str
+) -> None:
+    before = folder.throttles.read_text()
+    folder.throttles.write_text(left)
+    [line] = folder.look()
+    assert line["event"] == "config.refused"
+    assert "no key is left in it" in line["problem"]
+    assert folder.watch.now.shaping.default.rate_per_s == 100.0
+    folder.watch.forget()
+    assert [one["event"] for one in folder.look(asked=True)].count("config.refused") == 1
+    folder.throttles.write_text(before)
+    assert [one["event"] for one in folder.look()] == ["config.loaded"]
+
+
+def test_the_last_rule_goes_when_that_is_said(folder: Folder) -> None:
+    folder.bounces.write_text("rule = []\n")
+    [line] = folder.look()
+    assert line["changes"] == ["no more: 'go away' is spam"]
+
+
+def test_a_file_that_never_had_a_key_may_stay_so(folder: Folder) -> None:
+    folder.bounces.write_text("rule = []\n")
+    folder.begin()
+    folder.bounces.write_text("# nothing yet\n")
+    folder.begin()
+    folder.bounces.write_text("# still nothing\n")
+    assert folder.look() == []
+
+
 def test_rules_for_replies_that_come_go_and_move_are_told(folder: Folder) -> None:
     first, second = RULE.format("go away", "spam"), RULE.format("blocked", "policy")
     folder.bounces.write_text(second + first)

@@ -154,3 +154,12 @@ async def test_a_connection_that_has_carried_its_share_is_closed_though_nothing_
         await host.clock.advance(1.0)
         assert [session.ended for session in host.sessions] == ["quit"]
         assert lane.quiet
+
+
+async def test_what_was_opened_goes_back_when_the_lane_is_refused_though_the_connection_lives() -> None:
+    async with lane_of(opens_ahead=True) as (lane, host):
+        host.answer = lambda _: _BUSY
+        lane.take(grant(range(4), rate=1e6, burst=100))
+        await host.clock.advance(1.0)
+        assert [number for number, _ in host.sent] == [0]
+        assert sorted(host.back) == [1, 2, 3]

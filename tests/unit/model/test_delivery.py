@@ -9,7 +9,12 @@ from gateway.model.delivery import ENDED, OPEN, TRANSITIONS, Action, DeliverySta
 
 def test_every_state_is_in_the_table_and_only_late_news_leads_on_from_an_end() -> None:
     assert set(TRANSITIONS) == set(DeliveryState) == OPEN | ENDED
-    assert {state for state in ENDED if TRANSITIONS[state]} == {"delivered", "unresolved"}
+    assert {state for state in ENDED if TRANSITIONS[state]} == {
+        "delivered",
+        "unresolved",
+        "expired",
+        "cancelled",
+    }
     assert all(set(after) & ENDED for state, after in TRANSITIONS.items() if state in OPEN)
 
 
@@ -17,7 +22,7 @@ def test_every_state_is_in_the_table_and_only_late_news_leads_on_from_an_end() -
     ("states", "action", "current", "wanted", "allowed"),
     [
         (["delivered"], "cancel", "delivered", "cancelled", ("bounced",)),
-        (["cancelled", "cancelled"], "cancel", "cancelled", "cancelled", ()),
+        (["cancelled", "cancelled"], "cancel", "cancelled", "cancelled", ("delivered",)),
         (["in_doubt"], "cancel", "in_doubt", "cancelled", ("queued", "delivered", "unresolved")),
         (["expired", "in_doubt"], "hold", "in_doubt, expired", "held", ("queued", "delivered", "unresolved")),
         (["deferred"], "release", "deferred", "queued", ("held", "expired", "cancelled")),

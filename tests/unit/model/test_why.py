@@ -59,7 +59,7 @@ def test_a_delivery_behind_others_waits_for_the_lanes_tokens() -> None:
     (reason,) = told("queued", ahead=490, sharing=2)
     assert reason.code is Code.LANE_RATE
     assert reason.text == "it waits for its turn: d.example takes 10 a second, and 490 of yours are before it"
-    assert (reason.ahead, reason.rate_per_s, reason.eta_s) == (490, 10.0, 100.6)
+    assert (reason.ahead, reason.rate_per_s, reason.eta_s) == (490, 10.0, 101.3)
     assert reason.release == "by itself, in about 101 seconds"
 
 

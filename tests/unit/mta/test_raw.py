@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime
 
 import dkim
@@ -98,3 +99,30 @@ def test_a_kept_message_comes_back_and_nothing_else_is_taken_for_one() -> None:
     for packed in (None, pack_attachments([Attachment("f", "text/plain", b"x")])):
         with pytest.raises(Invalid):
             unpack_raw(packed)
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 500, 996, 997, 998, 999, 1_000, 1_998, 3_000]), max_size=12),
+    st.booleans(),
+)
+def test_the_first_line_beyond_the_limit_is_named(lengths: list[int], ended: bool) -> None:
+    lines = [b"From: a@a.example", b"", *(b"x" * length for length in lengths)]
+    message = b"\r\n".join([*lines, b""] if ended else lines)
+    number = next((place for place, line in enumerate(lines, 1) if len(line) > 998), None)
+    if number is None:
+        read_fields(message)
+        return
+    with pytest.raises(Invalid, match=rf"^line {number} has more than 998 octets"):
+        read_fields(message)
+
+
+def test_a_message_of_short_lines_takes_no_more_memory_than_its_size() -> None:
+    message = b"From: a@a.example\r\n\r\n" + b"ab\r\n" * 100_000
+    tracemalloc.start()
+    try:
+        _, body = read_fields(message)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(body) == 400_000
+    assert peak < 2 * len(message)

@@ -30,9 +30,9 @@ as $$
 #variable_conflict use_column
 declare
     quantum_s constant double precision := 0.16;   -- how far ahead a grant may borrow
-    pace constant double precision := 0.975;       -- of its rate a lane is paced at; throttle/bucket says why, of all three
-    plan_pace constant double precision := 0.987;  -- within a turn, what is planned
-    peak_pace constant double precision := 0.992;  -- within a turn, what catches up
+    pace constant double precision := 0.968;       -- of its rate a lane is paced at; throttle/bucket says why, of all three
+    plan_pace constant double precision := 0.980;  -- within a turn, what is planned
+    peak_pace constant double precision := 0.985;  -- within a turn, what catches up
     flows_looked_at constant integer := 16;
     flow_rows constant integer := 256;             -- a flow alone in its lane is written once in so many of its rows
     v_now timestamptz := clock_timestamp();
