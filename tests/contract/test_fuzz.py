@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 
 from gateway.config import ApiConfig
-from gateway.model.ids import Prefix
 from tests.support.api import World, open_world
 from tests.support.schemathesis import mixed, run, served, write_config
 from tests.support.two_sites import OWN, THEIRS, digests, furnish, suspend_shared_lane

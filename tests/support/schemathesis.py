@@ -139,7 +139,7 @@ async def run(
     """Run it; its exit status and what it said."""
     arguments = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{address}/openapi.json",
-        "--header", f"Authorization: Bearer {key}", "--checks", "all", "--phases", phases, "--max-examples", str(examples),
+        "--header", f"Authorization: Bearer {key}", "--phases", phases, "--max-examples", str(examples),
         "--continue-on-failure", "--no-color", "--warnings", "off",
     ]  # fmt: skip
     arguments += ["--generation-deterministic"] if seed is None else ["--seed", str(seed)]

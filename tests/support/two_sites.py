@@ -52,7 +52,9 @@ async def furnish(world: World, pool: asyncpg.Pool, domain: str, *, marked: bool
     await client.post(f"/v1/lists/{listed['id']}/members", {"contact": contact["id"]})
     lines = ["email,first_name,company", f"{say('imported')}@two.example,{say('given')},{say('company')}", f"{say('refused')},x,y"]  # fmt: skip
     imported = await client.post(
-        f"/v1/imports?list={say('importlist')}", "\n".join(lines).encode(), headers={"content-type": "text/csv"}
+        f"/v1/imports?list={say('importlist')}",
+        "\n".join(lines).encode(),
+        headers={"content-type": "text/csv"},
     )
     template = await client.post(
         "/v1/templates",
