@@ -1,4 +1,4 @@
-"""`/openapi.json`: the table of routes as an OpenAPI 3.1 document.
+"""`/openapi.json` and `/docs`: the table of routes as an OpenAPI 3.1 document.
 
 Owns the translation. Must not know a resource: what is not in the table of `api/endpoint` is not in the document, and what is
 there cannot be missing here. Every status that a route can answer is there, with the types of problems that stand behind it.
@@ -15,6 +15,7 @@ from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
 
+from gateway.api import reference
 from gateway.api.described import Described, id_schema
 from gateway.api.endpoint import PAGE_DEFAULT, PAGE_LIMIT, Access, Call, Endpoint, Routes
 from gateway.api.errors import BUG_TYPE, PROBLEM_JSON, TYPES, ProblemBody
@@ -25,7 +26,7 @@ routes = Routes("openapi")
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
-_WATCHED: Final = frozenset({"/healthz", "/metrics", "/openapi.json"})
+_WATCHED: Final = frozenset({"/healthz", "/metrics", "/openapi.json", "/docs"})
 """What answers without a database."""
 _IDS: Final = {
     "sites": Prefix.SITE, "keys": Prefix.KEY, "domains": Prefix.DOMAIN, "contacts": Prefix.CONTACT, "contact": Prefix.CONTACT,
@@ -44,6 +45,7 @@ _KEY: Final = {
 }
 _AFTER: Final = "`next` of the page before"
 _document: bytes = b"{}"
+_page: bytes = b""
 
 
 @routes.add("GET", "/openapi.json", answer=dict[str, Any], access=Access.PUBLIC, own_transaction=True)
@@ -52,10 +54,20 @@ async def get_document(_: Call) -> Reply:
     return Reply(_document)
 
 
+@routes.add(
+    "GET", "/docs", answer=str, access=Access.PUBLIC, own_transaction=True, media_type="text/html",
+    gives={"Content-Security-Policy": "the page loads nothing"},
+)  # fmt: skip
+async def get_page(_: Call) -> Reply:
+    """Show this document as a page to read."""
+    return Reply(_page, headers=reference.HEADERS)
+
+
 def publish(endpoints: Sequence[Endpoint]) -> None:
-    """Make the document that is given from now on."""
-    global _document
-    _document = msgspec.json.encode(document(endpoints))
+    """Make the document that is given from now on, and its page."""
+    global _document, _page
+    described = document(endpoints)
+    _document, _page = msgspec.json.encode(described), reference.page(described)
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from gateway.store.tenancy import OPERATOR, as_site
 
 routes = Routes("public")
 
-_HTML: Final = "text/html; charset=utf-8"
+_HTML: Final = "text/html"  # Litestar adds the charset
 _PRIVATE: Final = {"referrer-policy": "no-referrer", "x-robots-tag": "noindex"}
 _PAGE: Final = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'

@@ -16,7 +16,6 @@ import uvicorn
 from gateway.api.endpoint import Endpoint
 from gateway.api.server import create_app, endpoints
 from gateway.api.services import Services
-from gateway.model.ids import Prefix
 from tests.support.two_sites import marks
 
 CONFIG = Path(__file__).parents[1] / "contract" / "schemathesis.toml"
@@ -90,7 +89,7 @@ async def served(services: Services) -> AsyncIterator[tuple[str, Watched]]:
         await serving
 
 
-def write_config(folder: Path, ids: Mapping[str, Sequence[str]], senders: Sequence[str]) -> Path:
+def _write_config(folder: Path, ids: Mapping[str, Sequence[str]], senders: Sequence[str]) -> Path:
     """The configuration with words to draw from: ids of both sites, and senders."""
     lines = [CONFIG.read_text()]
     values = {**ids, "sender": senders}
@@ -126,31 +125,38 @@ def _bound(endpoint: Endpoint) -> dict[str, str]:
     return bound
 
 
+class Run(msgspec.Struct, frozen=True):
+    """Whose key asks, and how much."""
+
+    key: str
+    examples: int
+    """Cases of the fuzzing for each route, beside those of the coverage of its schema."""
+    seed: int | None
+    phases: str = "coverage,fuzzing,stateful"
+
+    @property
+    def again(self) -> str:
+        """How to do the same."""
+        return f"repeat this with: make fuzz EXAMPLES={self.examples} SEED={'none' if self.seed is None else self.seed}"
+
+
 async def run(
-    address: str,
-    config: Path,
-    *,
-    key: str,
-    examples: int,
-    seed: int | None,
-    phases: str,
-    only: Sequence[str] = (),
+    address: str, folder: Path, one: Run, ids: Mapping[str, Sequence[str]], senders: Sequence[str]
 ) -> tuple[int, str]:
-    """Run it; its exit status and what it said."""
+    """Run it; its exit status and what it said. `folder` takes its files, `ids` and `senders` are drawn from."""
     arguments = [
-        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{address}/openapi.json",
-        "--header", f"Authorization: Bearer {key}", "--phases", phases, "--max-examples", str(examples),
-        "--continue-on-failure", "--no-color", "--warnings", "off",
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(_write_config(folder, ids, senders)),
+        "run", f"{address}/openapi.json", "--header", f"Authorization: Bearer {one.key}",
+        "--phases", one.phases, "--max-examples", str(one.examples), "--continue-on-failure", "--no-color", "--warnings", "off",
+        *(["--generation-deterministic"] if one.seed is None else ["--seed", str(one.seed)]),
     ]  # fmt: skip
-    arguments += ["--generation-deterministic"] if seed is None else ["--seed", str(seed)]
-    arguments += [word for name in only for word in ("--include-name", name)]
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        cwd=config.parent,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS) if HOOKS.exists() else ""},
+        cwd=folder,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": str(HOOKS)},
     )
     try:
         said, _ = await process.communicate()
@@ -163,6 +169,3 @@ async def run(
 def mixed(own: Mapping[str, Sequence[str]], theirs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Ids of both, the own ones twice as often."""
     return {kind: [*own[kind], *own[kind], *theirs[kind]] for kind in own}
-
-
-PREFIXES = tuple(Prefix)
