@@ -6,6 +6,7 @@ was wrong. Must not know a resource.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -40,7 +41,7 @@ def or_nothing(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "string", "anyOf": [{"maxLength": 0}, schema]}
 
 
-def one_of(values: type[Any], what: str, *, empty: bool = True) -> Described:
+def one_of(values: Iterable[str], what: str, *, empty: bool = True) -> Described:
     """Describe a parameter with a word of an enumeration; `empty`: or nothing, which means the same as leaving it out."""
     return Described(
         what, {"type": "string", "enum": [*([""] if empty else []), *(str(one) for one in values)]}

@@ -14,6 +14,9 @@ from types import UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 import msgspec
+from msgspec.inspect import DateTimeType, StructType
+from msgspec.inspect import Type as InfoType
+from msgspec.inspect import UnionType as UnionInfo
 
 from gateway.api import reference
 from gateway.api.described import Described, id_schema
@@ -35,7 +38,8 @@ _IDS: Final = {
 }  # fmt: skip
 """What the ids are of, by the word of the path that stands before them, or at its end."""
 _WHAT: Final = """Every answer has an `X-Request-Id`. What went wrong is told as RFC 9457 says, in `application/problem+json`; its `type` is one
-of those named with each status. Unknown fields are refused; times are RFC 3339, in UTC; lists are read page by page, with `after` = the
+of those named with each status. Unknown fields are refused, and so is the character U+0000 anywhere; whole numbers are written without a fraction; times are RFC 3339,
+in UTC; lists are read page by page, with `after` = the
 `next` of the page before."""
 _KEY: Final = {
     "name": "Idempotency-Key",
@@ -84,6 +88,8 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     for schema in components.values():
         if "description" in schema:
             schema["description"] = inspect.cleandoc(schema["description"])
+    for name, field in _times(types):
+        _say_time(components[name]["properties"][field])
     described = {
         "openapi": "3.1.0",
         "info": {
@@ -130,6 +136,40 @@ def _operation(endpoint: Endpoint, by_type: Mapping[Any, Any]) -> dict[str, Any]
         content = {kind: {"schema": schema} for kind, schema in endpoint.uploads.items()}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _times(types: Sequence[Any]) -> set[tuple[str, str]]:
+    """Structs and their fields that are times, which msgspec describes as any text where no time zone is asked for."""
+    found: set[tuple[str, str]] = set()
+    seen: set[type] = set()
+
+    def look(info: object) -> None:
+        if isinstance(info, StructType):
+            if info.cls in seen:
+                return
+            seen.add(info.cls)
+            for field in info.fields:
+                options = field.type.types if isinstance(field.type, UnionInfo) else (field.type,)
+                if any(isinstance(option, DateTimeType) for option in options):
+                    found.add((info.cls.__name__, field.encode_name))
+                look(field.type)
+        for inner in (
+            *getattr(info, "types", ()),
+            getattr(info, "item_type", None),
+            getattr(info, "type", None),
+        ):
+            if isinstance(inner, InfoType):
+                look(inner)
+
+    for info in msgspec.inspect.multi_type_info(types):
+        look(info)
+    return found
+
+
+def _say_time(schema: dict[str, Any]) -> None:
+    for option in schema.get("anyOf", [schema]):
+        if option.get("type") == "string":
+            option["format"] = "date-time"
 
 
 def _options(type_: Any) -> tuple[Any, ...]:

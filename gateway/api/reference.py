@@ -25,9 +25,10 @@ _STYLE: Final = (
     "main,nav{min-width:0}nav ul{list-style:none;padding:0;margin:0}nav a{text-decoration:none}nav h2{font-size:1rem;margin:1rem 0 .2rem}"
     "code,pre{font:.875rem/1.45 ui-monospace,monospace}pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:.6rem .8rem;border:1px solid;border-radius:4px}"
     "table{border-collapse:collapse;width:100%;margin:.4rem 0 1rem}td,th{text-align:left;vertical-align:top;padding:.25rem .8rem .25rem 0;"
-    "border-bottom:1px solid color-mix(in srgb,currentcolor 20%,transparent);overflow-wrap:break-word}td code{overflow-wrap:anywhere}td:first-child code{overflow-wrap:normal}th{font-weight:600}"
+    "border-bottom:1px solid color-mix(in srgb,currentcolor 20%,transparent);overflow-wrap:break-word}td code{overflow-wrap:anywhere}th{font-weight:600}"
     "article{border-top:2px solid;margin-top:2.5rem}h3{margin:.6rem 0 .2rem;overflow-wrap:anywhere}h4{margin:.8rem 0 0}"
     "h3 code{font-size:1.05rem}:target{outline:2px solid;outline-offset:.4rem}"
+    "@media(max-width:60rem){td,h3{overflow-wrap:anywhere}}"
     "@media(min-width:60rem){body{display:grid;grid-template-columns:15rem 1fr;gap:2.5rem}nav{position:sticky;top:0;height:100vh;overflow-y:auto}}"
 )
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()

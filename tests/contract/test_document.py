@@ -33,6 +33,17 @@ def test_every_route_is_in_the_document() -> None:
     assert described == {(endpoint.method, endpoint.path) for endpoint in endpoints()}
 
 
+def test_every_time_has_its_format() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    named = {(name, field): form for name, schema in schemas.items() for field, form in schema.get("properties", {}).items()
+             if field == "at" or field.endswith("_at")}  # fmt: skip
+    assert len(named) > 25
+    for where, form in named.items():
+        assert (
+            form["anyOf"][0]["format"] == "date-time" if "anyOf" in form else form["format"] == "date-time"
+        ), where
+
+
 def test_every_problem_type_that_a_route_can_raise_is_one_of_the_table() -> None:
     named = {type_ for endpoint in endpoints() for type_ in endpoint.problems}
     assert named <= set(TYPES)

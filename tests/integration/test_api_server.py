@@ -185,6 +185,22 @@ async def test_what_is_no_route_is_a_problem_too(world: World, method: str, path
     assert response.headers["content-type"] == "application/problem+json"
 
 
+async def test_every_path_names_its_methods_to_options_and_beside_a_405(world: World) -> None:
+    by_path: dict[str, set[str]] = {}
+    for endpoint in endpoints():
+        by_path.setdefault(endpoint.path, {"OPTIONS"}).add(endpoint.method)
+    for path, methods in by_path.items():
+        for method, status in (("OPTIONS", 204), ("TRACE", 405)):
+            response = await world.public.call(method, path.replace("{", "").replace("}", ""))
+            assert response.status_code == status, path
+            assert set(response.headers["allow"].split(", ")) == methods, path
+
+
+async def test_a_page_names_its_charset_once(world: World) -> None:
+    response = await world.public.call("GET", "/docs", expect=200)
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b'{"a": 1}', b'{"name": 1}', b"\xff", b'{"name": "\\u0000"}', b"null"]
 )
