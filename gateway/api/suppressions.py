@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -15,7 +15,7 @@ from msgspec import Meta
 from gateway.api.described import ADDRESS, Address, Described
 from gateway.api.endpoint import Call, Routes
 from gateway.api.imports import RowErrorView
-from gateway.api.page import Page, page
+from gateway.api.page import Page
 from gateway.api.serving import Reply, Streamed, digest, idempotency_key, read_body
 from gateway.campaigns.csv_rows import Refused
 from gateway.campaigns.imports import read_lines
@@ -32,7 +32,7 @@ from gateway.errors import Invalid, NotFound
 from gateway.model.address import AddressError, parse
 from gateway.model.ids import Prefix, encode
 from gateway.store import idempotency, suppressions
-from gateway.store.suppressions import Filters, Suppression
+from gateway.store.suppressions import Filters, Found, Suppression
 from gateway.store.tenancy import as_site
 
 routes = Routes("suppressions")
@@ -83,13 +83,13 @@ class SuppressionImport(msgspec.Struct, frozen=True):
     },
 )  # fmt: skip
 async def list_suppressions(call: Call) -> Page[SuppressionView]:
-    """List the suppressions, by address."""
-    limit = call.limit()
+    """List the suppressions, by address. With filters a page looks at 5,000 at most: it may hold few, or none, while `has_more`."""
     email, _, scope = (call.query("after") or "").rpartition(":")
-    rows = await suppressions.list_suppressions(
-        call.connection, call.site_id, (email, scope), limit + 1, _filters(call)
+    found = await suppressions.list_suppressions(
+        call.connection, call.site_id, (email, scope), call.limit(), _filters(call)
     )
-    return page(rows, limit, _view, lambda row: f"{row.email}:{row.scope}")
+    following = ":".join(found.until) if found.more else None
+    return Page([_view(row) for row in found.suppressions], has_more=found.more, next=following)
 
 
 @routes.add(
@@ -185,18 +185,19 @@ def _next_batch(rows: Iterator[SuppressionRow | Refused]) -> list[SuppressionRow
     return list(itertools.islice(rows, BATCH))
 
 
-async def _export(call: Call, filters: Filters, first: Sequence[Suppression]) -> AsyncGenerator[bytes]:
+async def _export(call: Call, filters: Filters, first: Found) -> AsyncGenerator[bytes]:
     """The file, page by page; an outage cuts it off, and the client sees that it is not whole."""
-    rows = first
+    found = first
     yield write_rows([COLUMNS])
-    while rows:
-        yield write_rows([_cells(row) for row in rows])
-        if len(rows) < BATCH:
+    while True:
+        if found.suppressions:
+            yield write_rows([_cells(row) for row in found.suppressions])
+        if not found.more:
             return
-        rows = await _read(call, (rows[-1].email, rows[-1].scope), filters)
+        found = await _read(call, found.until, filters)
 
 
-async def _read(call: Call, after: tuple[str, str], filters: Filters) -> Sequence[Suppression]:
+async def _read(call: Call, after: tuple[str, str], filters: Filters) -> Found:
     """One page in a transaction of its own: a slow client must not keep one open."""
     timeout_s = call.services.config.database.acquire_timeout_s
     async with as_site(call.services.pool, call.site_id, timeout_s=timeout_s) as connection:

@@ -5,6 +5,9 @@ Owns the order of the steps, which is what makes a crash between any two of them
     TRY to the journal → make the bytes → MAIL, RCPT, DATA → DOT to the journal → lease proven? → content and dot
     → reply to it → RES to the journal → outcome to the acknowledger
 
+Where the next delivery is known before the content leaves, its first two steps are taken then, and END says that it was made; TRY comes
+again when it is taken up.
+
 The DOT is written before the lease is asked: a process that was stopped between the two finds itself fenced on waking, and the
 journal errs to "in doubt". Must not know SQL or how connections are paced.
 """
@@ -21,7 +24,7 @@ from gateway.config import Config
 from gateway.dispatch.content import Contents, Unsendable
 from gateway.dispatch.lane import LaneRunner
 from gateway.dispatch.lease import Lease, LeaseUnproven
-from gateway.dispatch.outcome import Acknowledger, Policies
+from gateway.dispatch.outcome import STORE_ERRORS, Acknowledger, Policies
 from gateway.dispatch.stall import Stalls, TurnPassed
 from gateway.dispatch.trace import Traces
 from gateway.model.delivery import DeliveryState, Leased, Result
@@ -37,6 +40,7 @@ from gateway.store.queue import Queue
 from gateway.telemetry import Event, Metrics, get_logger
 
 _UNSENDABLE_WAIT_S = 1_800.0
+_MOST_ALONE = 10_000
 
 
 class AttemptMaker:
@@ -67,7 +71,8 @@ class AttemptMaker:
         self.hand_back = hand_back
         self.failed = failed
         self.draining = False
-        self._made: dict[int, Mail] = {}  # by delivery: made for `ahead`
+        self._made: dict[int, tuple[Mail, float]] = {}  # by delivery: made for `ahead`, and when
+        self._alone: dict[int, None] = {}  # deliveries that are not opened ahead: that came to nothing before
         self.holds: frozenset[tuple[str, int]] = frozenset()
         self.suspensions: dict[
             int, tuple[float, str]
@@ -167,16 +172,20 @@ class AttemptMaker:
 
     def forget(self, delivery: Leased) -> None:
         """Note that a delivery which `ahead` gave was not begun after all."""
-        if self._made.pop(delivery.id, None) is not None:
-            self._journal.ended(delivery.id, delivery.epoch)
+        self._made.pop(delivery.id, None)
 
     async def _make(self, delivery: Leased, session: Session) -> Mail | None:
-        """The mail of a delivery that may be tried now; else None, and its end is told."""
+        """The mail of a delivery that may be tried now; else None, and its end is told, or it went back."""
         if ended := self._ended_before(delivery):
             self._tell(ended)
             _note(session, f"not tried: {ended.reply}")
             return None
-        await self.load({delivery.message_id})
+        try:
+            await self.load({delivery.message_id})
+        except STORE_ERRORS as error:  # its message was evicted, and Postgres is away
+            self.hand_back([delivery])
+            _note(session, f"not tried, its message could not be read: {error}")
+            return None
         self._journal.tried(delivery.id, delivery.epoch)
         try:
             return self._contents.make(delivery)
@@ -189,14 +198,19 @@ class AttemptMaker:
     def _make_ahead(self, ahead: Callable[[], Leased | None]) -> Mail | None:
         """The mail of the delivery that is next; None where there is none, or where `_make` has more to do for it."""
         delivery = ahead()
-        if delivery is None or self._contents.missing({delivery.message_id}) or self._ended_before(delivery):
+        if delivery is None or delivery.id in self._alone:
+            return None
+        if self._contents.missing({delivery.message_id}) or self._ended_before(delivery):
             return None
         self._journal.tried(delivery.id, delivery.epoch)
         try:
-            mail = self._made[delivery.id] = self._contents.make(delivery)
+            mail = self._contents.make(delivery)
         except Unsendable:
-            self._journal.ended(delivery.id, delivery.epoch)
-            return None
+            mail = None
+        else:
+            self._made[delivery.id] = mail, self.clock.monotonic()
+        # Made or not, it has not killed us: while it waits for the one before it, it is no suspect.
+        self._journal.ended(delivery.id, delivery.epoch)
         return mail
 
     async def _attempt(
@@ -206,12 +220,17 @@ class AttemptMaker:
         turn: Callable[[], Awaitable[None]],
         ahead: Callable[[], Leased | None] | None,
     ) -> Disposition | None:
-        mail = self._made.pop(delivery.id, None) or await self._make(delivery, session)
+        if (made := self._made.pop(delivery.id, None)) is not None:
+            mail, left_at = made
+            self._journal.tried(delivery.id, delivery.epoch)
+        else:
+            self._alone.pop(delivery.id, None)
+            mail = await self._make(delivery, session)
+            left_at = self.clock.monotonic()
         if mail is None:
             return None
 
         dotted = False
-        left_at = self.clock.monotonic()
 
         def before_dot() -> None:
             nonlocal dotted
@@ -232,6 +251,10 @@ class AttemptMaker:
             return None
         if session.stale:  # closed between two messages: no attempt, and no trouble of the lane
             self._journal.ended(delivery.id, delivery.epoch)
+            if made is not None:
+                self._alone[delivery.id] = None
+                if len(self._alone) > _MOST_ALONE:
+                    del self._alone[next(iter(self._alone))]
             self.hand_back([delivery])
             _note(session, "the receiver had hung up: handed back, for another connection")
             return None

@@ -3,8 +3,8 @@
 Owns the lanes of this process, the rows they hold, and what goes back. A claim is made when there is room for a good part of
 one, at the latest every poll; an idle queue is polled ever more slowly, up to POLL_MAX_S (half a quantum of borrowed tokens
 would last longer). No more waits here than leaves in time (`window`). When acknowledgements fall behind, nothing is claimed.
-Suspects (their dispatcher died while they were begun) are tried one at a time with nothing else under way. Must not know SMTP
-or SQL.
+Suspects (their dispatcher died while they were begun) are tried one at a time with nothing else under way, and other mail leaves
+between two of them. Must not know SMTP or SQL.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from gateway.clock import Clock
 from gateway.config import DispatchConfig
 from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.connections import ConnectionRules
-from gateway.dispatch.lane import LaneRunner
+from gateway.dispatch.lane import OPENED_S, LaneRunner
 from gateway.dispatch.lease import Watch
-from gateway.dispatch.outcome import Acknowledger
+from gateway.dispatch.outcome import STORE_ERRORS, Acknowledger
 from gateway.dispatch.window import Window
-from gateway.errors import StoreUnavailable
 from gateway.model.delivery import Granted, Leased
 from gateway.mta.journal import Journal
 from gateway.store.queue import ClaimLimits, Queue
@@ -36,12 +35,10 @@ POLL_MAX_S: Final = 0.05
 NO_SLOT_WAIT_S: Final = 0.2
 URGENT_EVERY_S: Final = 0.01
 """How often urgent mail is asked for while there is no room for other mail: every delivery that ends wakes the loop."""
-OPENED_S: Final = 5.0
-"""How long a delivery waits, opened, for the end of the one before it; then another connection takes it."""
 SUSPECT_ALONE_S: Final = 30.0
 """A suspect that has not ended after this long (a slow receiver) did not crash us while it was made."""
-
-STORE_ERRORS: Final = (StoreUnavailable, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+SUSPECT_EVERY_S: Final = 1.0
+"""How long other mail leaves between two suspects: each is waited for with everything that is under way."""
 
 
 class Feeder:
@@ -57,6 +54,7 @@ class Feeder:
         self._without_slot: dict[int, float] = {}  # lane → until when not to ask again
         self._back: list[Leased] = []
         self._suspects: deque[tuple[Granted, Leased]] = deque()
+        self._suspect_from = 0.0  # when the next one is tried
         self._progress = asyncio.Event()
         self._window = Window(config.in_flight)
         self._crowded = False  # no room for other than urgent mail
@@ -94,10 +92,7 @@ class Feeder:
         poll_s = POLL_MIN_S
         while not stop.is_set():
             try:
-                await self._tell()
-                if self._suspects:
-                    await self._try_suspects(attempts)
-                got = await self._claim_once(attempts)
+                got = await self._round(attempts)
             except STORE_ERRORS as error:
                 self._log.warning(Event.CLAIM_FAILED, error=str(error))
                 self._lost_claim, self._lost_at = True, self._clock.monotonic()
@@ -111,6 +106,17 @@ class Feeder:
                 await self._wait(poll_s)
                 poll_s = min(poll_s * 1.5, POLL_MAX_S)
             self._metrics.in_flight.set(self.held)
+
+    async def _round(self, attempts: AttemptMaker) -> bool:
+        """Tell what there is to tell, then claim, or try a suspect whose turn it is; return whether more may be there at once."""
+        await self._tell()
+        if self._suspects and self._clock.monotonic() >= self._suspect_from:
+            await self._try_suspect(attempts)
+            return True  # what went back is told before more is claimed
+        got = await self._claim_once(attempts)
+        if not got and not self.held:
+            self._suspect_from = 0.0  # nobody waits for the next one
+        return got
 
     async def drain(self, attempts: AttemptMaker, grace_s: float) -> None:
         """Hand back what was not begun, let the rest finish within the grace time, then drop the connections."""
@@ -221,25 +227,26 @@ class Feeder:
         lane.use(self._connections.of(delivery.recipient.rpartition("@")[2].lower()))
         return lane
 
-    async def _try_suspects(self, attempts: AttemptMaker) -> None:
-        """Finish what is under way, then try each suspect alone."""
+    async def _try_suspect(self, attempts: AttemptMaker) -> None:
+        """Finish what is under way, then try one suspect alone; others are claimed for before the next."""
         for lane in self._lanes.values():
             lane.give_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SUSPECT_ALONE_S):
                 await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
-        while self._suspects and not attempts.draining:
-            grant, suspect = self._suspects.popleft()
-            lane = self._lane(attempts, grant.lane_id, suspect)
-            now = self._clock.monotonic()
-            alone = msgspec.structs.replace(suspect, planned_at=now, late_at=now + SUSPECT_ALONE_S)
-            lane.take(msgspec.structs.replace(grant, deliveries=[alone]))
-            try:
-                async with asyncio.timeout(SUSPECT_ALONE_S):
-                    await lane.finish()
-            except TimeoutError:
-                continue
+        grant, suspect = self._suspects.popleft()
+        lane = self._lane(attempts, grant.lane_id, suspect)
+        now = self._clock.monotonic()
+        alone = msgspec.structs.replace(suspect, planned_at=now, late_at=now + SUSPECT_ALONE_S)
+        lane.take(msgspec.structs.replace(grant, deliveries=[alone]))
+        try:
+            async with asyncio.timeout(SUSPECT_ALONE_S):
+                await lane.finish()
             await self._acknowledger.flush()
+        except TimeoutError:
+            pass  # a slow receiver
+        finally:
+            self._suspect_from = self._clock.monotonic() + SUSPECT_EVERY_S
 
     async def _tell(self, *, all_slots: bool = False) -> None:
         """Tell Postgres what went back, which lanes wait, and which slots are free again."""

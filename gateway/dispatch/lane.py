@@ -1,12 +1,14 @@
 """One lane in one dispatcher: its grants paced, its connections, its deliveries one after the other.
 
-Owns when a delivery leaves and how many connections there are; `worker` sends over one of them, `Attempt` does the rest. Everything that cannot leave goes back: late
-ones, those behind a lane that was refused, those of a held broadcast or site, all of them when the dispatcher drains.
+Owns when a delivery leaves, how many connections there are, and whether they open one delivery behind another here; `worker` sends over
+one of them, `Attempt` does the rest. Everything that cannot leave goes back: late ones, those behind a lane that was refused, those of a
+held broadcast or site, all of them when the dispatcher drains.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -24,6 +26,12 @@ PATIENCE_S: Final = 0.005
 
 START_ROWS: Final = 20
 """Deliveries a lane may hold before it has shown that it takes them."""
+
+OPENED_S: Final = 5.0
+"""How long a delivery waits, opened, for the end of the one before it; then another connection takes it."""
+
+FADING: Final = 0.9
+"""What is left of the longest time at a dot after one that took less: some twenty in a row, and it counts for a tenth."""
 
 
 class Attempts(Sender, Protocol):
@@ -74,13 +82,15 @@ class LaneRunner:
         self.idle_s = float("inf")
         self._limit = min(START_ROWS, max_rows)
         self._waiting: deque[Leased] = deque()
-        self._sending: dict[int, Leased] = {}  # by id: waiting for its moment, or on the wire
+        self._sending: dict[int, float] = {}  # by id: when its content left; inf before that
         self._idle: list[tuple[Session, float]] = []
         self._workers: dict[asyncio.Task[None], Worker] = {}
         self._pace, self._turn = LanePace(host.clock), asyncio.Lock()
         # A process too busy to meet a narrow turn would hand back all of a slow lane's, and claim it again, for ever.
         self._patience_s, self._max_patience_s = 0.0, max_patience_s
         self._late = self._left = 0  # since the last grant
+        self._dot_s = 0.0  # how long the receiver takes from content to reply: the longest lately
+        self._bears_ahead = True
 
     @property
     def held(self) -> int:
@@ -159,12 +169,14 @@ class LaneRunner:
 
     def let_go_of_late(self, begun_before: float) -> None:
         """Take back what was opened ahead before this moment (monotonic): others need not wait with it for a slow reply."""
-        self._let_go(lambda begun: begun.begun_at < begun_before)
+        if self._let_go(lambda begun: begun.begun_at < begun_before):
+            self._dot_s = max(self._dot_s, OPENED_S)  # the one before it has taken that long by now
 
-    def _let_go(self, whether: Callable[[Begun], bool]) -> None:
-        for worker in list(self._workers.values()):
-            worker.let_go(whether)
-        self._staff()
+    def _let_go(self, whether: Callable[[Begun], bool]) -> bool:
+        gone = [worker.let_go(whether) for worker in list(self._workers.values())]
+        if any(gone):
+            self._staff()
+        return any(gone)
 
     def drop_held(self) -> None:
         """Hand back what may not leave any more (a hold came)."""
@@ -247,7 +259,7 @@ class LaneRunner:
                 self._host.hand_back([delivery])
                 self._on_progress()
                 return None
-            self._sending[delivery.id] = delivery
+            self._sending[delivery.id] = math.inf
             while now < at - LEAD_S:
                 await self._clock.sleep(at - LEAD_S - now)
                 now = self._clock.monotonic()
@@ -259,18 +271,25 @@ class LaneRunner:
             return self._begin(delivery, at)
 
     def next_now(self) -> Begun | None:
-        """The next delivery, if its moment is now. Not an urgent one: it would wait for the end of another."""
-        if not self._waiting or self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
+        """The next delivery, if its moment is now, and would be behind a dot that takes as long as others did lately.
+
+        Not an urgent one: it would wait for the end of another.
+        """
+        if not self._bears_ahead or self._dot_s >= OPENED_S or not self._waiting:
+            return None
+        if self._turn.locked() or (delivery := self._waiting[0]).priority == 0:
             return None
         now = self._clock.monotonic()
         at = self._pace.earliest(delivery.planned_at)
         if now < at - LEAD_S:
             return None
         at = max(at, now)
-        if self._pace.content_at(at) > delivery.late_at or not self._host.may_leave(delivery):
+        if max(self._pace.content_at(at), now + self._dot_s) > delivery.late_at or not self._host.may_leave(
+            delivery
+        ):
             return None
         self._waiting.popleft()
-        self._sending[delivery.id] = delivery
+        self._sending[delivery.id] = math.inf
         return self._begin(delivery, at)
 
     def _begin(self, delivery: Leased, at: float) -> Begun:
@@ -279,31 +298,45 @@ class LaneRunner:
         return Begun(delivery, at, self._clock.monotonic())
 
     def may_go_on(self, begun: Begun) -> bool:
-        """Whether what was opened ahead may have its content: nothing holds it, it has not expired, and the lane was not refused."""
-        now = self._clock.monotonic()
-        return (
-            self._host.may_leave(begun.delivery)
-            and now < begun.delivery.last_moment
-            and now >= self.refused_until
-        )
+        """Whether what was opened ahead may have its content: nothing holds it or the lane, it is not late, and it has not expired.
 
-    def put_back(self, begun: Begun) -> None:
-        """Take back what was opened ahead and not begun: to the head of the line, or to the queue where that is closed."""
-        delivery = begun.delivery
+        Late is what comes after its turn by more than the patience that a lane may have: to take it back costs a connection.
+        """
+        delivery, now = begun.delivery, self._clock.monotonic()
+        if now > delivery.late_at + self._max_patience_s:
+            self._late += 1
+            return False
+        return now >= self.refused_until and delivery.last_moment > now and self._host.may_leave(delivery)
+
+    def one_by_one(self) -> None:
+        """Open nothing ahead here any more: this receiver does not bear it."""
+        self._bears_ahead = False
+
+    def put_back(self, begun: Begun, *, free: bool) -> None:
+        """Take back what was opened ahead and not begun: to the head of the line, or to the queue where no connection takes it in time.
+
+        `free`: the connection that had it takes what is next.
+        """
+        delivery, now = begun.delivery, self._clock.monotonic()
         del self._sending[delivery.id]
         self._pace.ended(delivery.id)
-        if not self._host.may_leave(delivery) or self._clock.monotonic() < self.refused_until:
-            self._host.hand_back([delivery])
-        else:
+        self._left = max(0, self._left - 1)
+        in_time = self.refused_until <= now <= delivery.late_at + self._patience_s
+        if in_time and (free or len(self._workers) < self.slots) and self._host.may_leave(delivery):
             self._waiting.appendleft(delivery)
+        else:
+            self._host.hand_back([delivery])
 
     async def content_turn(self, begun: Begun) -> None:
         """Wait until content may leave."""
         await self._pace.content_turn(begun.delivery.id, begun.at)
+        self._sending[begun.delivery.id] = self._clock.monotonic()
 
     def ended(self, begun: Begun, disposition: Disposition | None) -> None:
         """Take note of an attempt's end; None: it was not made."""
-        del self._sending[begun.delivery.id]
+        took_s = self._clock.monotonic() - self._sending.pop(begun.delivery.id)
+        if took_s >= 0.0:
+            self._dot_s = max(took_s, self._dot_s * FADING)
         self._pace.ended(begun.delivery.id)
         self._on_progress()
         if disposition is None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
+from typing import Final
 
 import asyncpg
 
@@ -31,6 +32,9 @@ _STATES = {
     Outcome.IN_DOUBT: DeliveryState.IN_DOUBT,
 }
 _URGENT = 0
+
+STORE_ERRORS: Final = (StoreUnavailable, TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What says that Postgres is away for a while."""
 
 
 class Policies:
@@ -143,13 +147,7 @@ class Acknowledger:
         try:
             async with self._pool.acquire() as connection:
                 await self._queue.acknowledge(connection, self._writing)
-        except (
-            StoreUnavailable,
-            TimeoutError,
-            OSError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except STORE_ERRORS as error:
             self._log.warning(Event.ACK_FAILED, rows=len(self._writing), error=str(error))
             return False
         self._journal.acknowledged(result.id for result in self._writing)

@@ -82,8 +82,8 @@ class Rescuer:
                 incarnation,
                 self._doubt,
                 journal=has_journal,
-                in_doubt=list(replayed.in_doubt),
-                started=list(replayed.started) if gone else [],
+                in_doubt=replayed.in_doubt,
+                started=replayed.started if gone else {},
             )
         self._log.warning(
             Event.RESCUE_DONE,

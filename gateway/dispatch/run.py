@@ -24,11 +24,11 @@ from gateway.config import Config, DoubtConfig
 from gateway.dispatch.attempt import AttemptMaker
 from gateway.dispatch.connections import ConnectionRules
 from gateway.dispatch.content import Contents
-from gateway.dispatch.feeder import STORE_ERRORS, Feeder
+from gateway.dispatch.feeder import Feeder
 from gateway.dispatch.lease import Fenced, Lease, Watch
 from gateway.dispatch.memory import Remembered, hold_if_restored, remember, state_dir_of
 from gateway.dispatch.message import names_of
-from gateway.dispatch.outcome import Acknowledger, Policies
+from gateway.dispatch.outcome import STORE_ERRORS, Acknowledger, Policies
 from gateway.dispatch.rescue import Rescuer
 from gateway.dispatch.signers import platform_signer
 from gateway.dispatch.stall import Stalls

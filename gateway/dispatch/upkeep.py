@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import asyncpg
 
 from gateway.clock import Clock
-from gateway.dispatch.feeder import STORE_ERRORS
+from gateway.dispatch.outcome import STORE_ERRORS
 from gateway.store import queue, traces
 from gateway.store.pool import Connection, open_pool
 from gateway.telemetry import Event, get_logger

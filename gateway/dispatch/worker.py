@@ -3,7 +3,7 @@
 Owns the session and what is under way on it. While content leaves, the lane is asked for the delivery that is next; its MAIL, RCPT
 and DATA go in the same write, and a message costs one round trip. Such a delivery is this connection's as long as the one before it
 comes to its end soon; where it does not, the connection ends first or a hold comes, it goes back, for nothing of its content has
-left. Must not know when a delivery's moment is (`lane`, `pace`).
+left. A receiver that does not bear it is told of to the lane. Must not know when a delivery's moment is (`lane`, `pace`).
 """
 
 from __future__ import annotations
@@ -53,8 +53,12 @@ class Line(Protocol):
         """Whether what was opened ahead may have its content."""
         ...
 
-    def put_back(self, begun: Begun) -> None:
-        """Take back what was opened ahead and not begun."""
+    def put_back(self, begun: Begun, *, free: bool) -> None:
+        """Take back what was opened ahead and not begun; `free`: this connection takes what is next."""
+        ...
+
+    def one_by_one(self) -> None:
+        """Give nothing to be opened ahead any more."""
         ...
 
     async def content_turn(self, begun: Begun) -> None:
@@ -108,7 +112,7 @@ class Worker:
         except BaseException:
             if self._session is not None:
                 self._session.abort()
-            self._drop_following()
+            self._drop_following(free=False)
             raise
         if self._fit():
             return self._session
@@ -116,11 +120,16 @@ class Worker:
             self._session.quit()
         return None
 
-    def let_go(self, whether: Callable[[Begun], bool]) -> None:
-        """Give back what was opened ahead, if `whether` says so, though the one before it has not ended; the connection then ends with it."""
-        if self._following is not None and whether(self._following):
-            self._let_go = True
-            self._drop_following()
+    def let_go(self, whether: Callable[[Begun], bool]) -> bool:
+        """Give back what was opened ahead, if `whether` says so, though the one before it has not ended; return whether it went.
+
+        The connection then ends with that one.
+        """
+        if self._following is None or not whether(self._following):
+            return False
+        self._let_go = True
+        self._drop_following(free=False)
+        return True
 
     def _fit(self) -> bool:
         session = self._session
@@ -134,13 +143,18 @@ class Worker:
     async def _next(self) -> Begun | None:
         """What is to be sent now, with a session to send it on; None: ask again, while something waits."""
         if (following := self._following) is not None:
-            if self._session is not None and self._session.usable and self._lane.may_go_on(following):
+            session = self._session
+            if (
+                session is not None
+                and (session.usable or session.refused_ahead)
+                and self._lane.may_go_on(following)
+            ):
                 self._following = None
                 return following
             if self._session is not None:
                 self._session.abort()  # its transaction is open, and can only be ended so
                 self._session = None
-            self._drop_following()
+            self._drop_following(free=True)
         if not self._lane.waiting:
             return None
         if self._session is not None and not self._fit():
@@ -153,16 +167,18 @@ class Worker:
         return await self._lane.next()
 
     async def _send(self, begun: Begun) -> None:
-        assert self._session is not None
-        disposition = None
+        session, disposition = self._session, None
+        assert session is not None
 
         async def turn() -> None:
             await self._lane.content_turn(begun)
 
         try:
-            disposition = await self._sender.send(begun.delivery, self._session, turn, self._ahead)
+            disposition = await self._sender.send(begun.delivery, session, turn, self._ahead)
         finally:
             self._lane.ended(begun, disposition)
+        if session.one_by_one:
+            self._lane.one_by_one()
 
     def _ahead(self) -> Leased | None:
         if not self._fit():
@@ -170,8 +186,8 @@ class Worker:
         self._following = self._lane.next_now()
         return self._following.delivery if self._following is not None else None
 
-    def _drop_following(self) -> None:
+    def _drop_following(self, *, free: bool) -> None:
         following, self._following = self._following, None
         if following is not None:
             self._sender.forget(following.delivery)
-            self._lane.put_back(following)
+            self._lane.put_back(following, free=free)

@@ -28,6 +28,8 @@ what happened where nobody says it: an address that is tried, and how it failed.
 
 _LOOK_S: Final = 1.0
 """How often the receiver's pace is looked at while it has not taken all of a message."""
+_TLS_RECORDS_BYTES: Final = 256
+"""What two records of TLS add at most (RFC 8446 §5.2; a CBC suite of RFC 5246 up to 69 each): commands of one transaction lie in no more."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -44,6 +46,8 @@ class Timeouts(msgspec.Struct, frozen=True):
     """How long the receiver may need for the next block of content: `min_transfer_bytes_per_s` × this, or what is left."""
     min_transfer_bytes_per_s: int = 500
     dot_s: float = 600.0
+    in_step_s: float = 5.0
+    """How long the verdict on a message waits for the replies to what was opened behind it; they mostly come in one packet with its own."""
 
 
 class Broken(Exception):
@@ -76,7 +80,9 @@ class Channel(asyncio.Protocol):
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._sending = False
-        self._ahead_bytes = 0  # of what is being sent, those behind the final dot, where they can be told apart (not under TLS)
+        self._behind_bytes = (
+            0  # of what was written last: commands of the next transaction, behind the final dot
+        )
 
     @property
     def usable(self) -> bool:
@@ -141,12 +147,29 @@ class Channel(asyncio.Protocol):
             Broken: there is none, or the receiver took the content too slowly.
         """
         self.early = False
-        self._ahead_bytes = len(ahead) if self._below_tls is None else 0
+        self._behind_bytes = len(ahead) + (_TLS_RECORDS_BYTES if ahead and self._below_tls is not None else 0)
         shown = b"[content, %d bytes]\n.\n" % len(content) + ahead if self.trace else None
         self.say(content + b".\r\n" + ahead, 1 + ahead_replies, shown)
-        if self._unsent():
+        if self._content_unsent():
             await self._taken(timeouts)
         return await self.reply(timeouts.dot_s)
+
+    async def replies_within(self, count: int, timeout_s: float) -> list[Reply]:
+        """Wait until so many replies are there, until the time is over or the connection ends; they stay to be read by `reply`."""
+        deadline = self._loop.time() + timeout_s
+        while (
+            len(self._replies) < count
+            and self.broken is None
+            and (left_s := deadline - self._loop.time()) > 0
+        ):
+            self._waiter = self._loop.create_future()
+            timer = self._loop.call_later(left_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        return list(self._replies)
 
     async def start_tls(self, context: ssl.SSLContext, server_name: str, timeout_s: float) -> None:
         """Go on under TLS; every byte that came before belongs to the time before.
@@ -177,13 +200,13 @@ class Channel(asyncio.Protocol):
         self._transport.close()
 
     async def _taken(self, timeouts: Timeouts) -> None:
-        """Wait until the receiver has taken what was written, or has replied; end it when a block takes it too long."""
-        block_s, mark = timeouts.data_block_s, self._unsent()
+        """Wait until the receiver has taken content and dot, or has replied; end it when a block takes it too long."""
+        block_s, mark = timeouts.data_block_s, self._content_unsent()
         block_bytes = max(1, int(timeouts.min_transfer_bytes_per_s * block_s))
         deadline = self._loop.time() + block_s
         self._sending = True
         try:
-            while not self._replies and (unsent := self._unsent()):
+            while not self._replies and (unsent := self._content_unsent()):
                 now = self._loop.time()
                 if mark - unsent >= block_bytes:
                     mark, deadline = unsent, now + block_s
@@ -209,6 +232,10 @@ class Channel(asyncio.Protocol):
         """Bytes that the kernel has not taken from us; those above and below TLS are counted each where they stand."""
         unsent = self._transport.get_write_buffer_size()
         return unsent if self._below_tls is None else unsent + self._below_tls.get_write_buffer_size()
+
+    def _content_unsent(self) -> int:
+        """The same without the commands behind the final dot: a receiver may well answer the dot before it has taken those."""
+        return max(0, self._unsent() - self._behind_bytes)
 
     def _time_out(self, timeout_s: float) -> None:
         self._fail(Broken(ErrorKind.TIMEOUT, f"no reply in {timeout_s:g} s"))
@@ -272,7 +299,7 @@ class Channel(asyncio.Protocol):
                 )
             return False
         self._owed -= 1
-        if self._sending and self._unsent() > self._ahead_bytes:
+        if self._sending and self._content_unsent():
             self.early = True
         self.last_lines = lines
         self._replies.append(reply)

@@ -9,7 +9,7 @@ One short line a record, in the order of a delivery's life; the last one decides
     TRY id epoch                           an attempt has begun            → started
     DOT id epoch                           written before the final dot    → in doubt
     RES id epoch code enhanced|- text      the reply to the dot was read   → result
-    END id epoch                           refused, given up or handed back without a dot
+    END id epoch                           refused, given up or handed back without a dot; or made, and waiting for the one before it
 
 A file that ends inside a line lost only that record: whoever wrote it never went on (`JournalError`).
 """

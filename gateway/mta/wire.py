@@ -5,7 +5,8 @@ caller (journal, lease). Must not know lanes, leases or Postgres. RFC 5321 §3.3
 
 States of a transaction: MAIL, RCPT and DATA are sent (together, with PIPELINING) and their replies read in order; after 354
 the caller's `before_dot` runs, then content and dot leave in one write; from there on no reply means in doubt. Where the next
-message is known by then, its MAIL, RCPT and DATA are in that write too.
+message is known by then, its MAIL, RCPT and DATA are in that write too, and their replies say whether the one to the dot is one
+(`mta/step.py`).
 
 A receiver that says more or less than it was asked is out of step: what it says then may concern another message. Such a session
 ends, and the message is deferred (in doubt, after the dot) whatever the code was.
@@ -23,6 +24,7 @@ from gateway.model.disposition import Disposition, Outcome, Scope, Stage
 from gateway.mta.channel import REPLY_LIMIT_BYTES, Broken, Channel, Timeouts, Trace
 from gateway.mta.greeting import Extensions, HandshakeFailed, SessionFailed, greet
 from gateway.mta.reply import ErrorKind, Judge, Reply, classify, from_error
+from gateway.mta.step import Step, step_behind
 from gateway.mta.tls import TlsPolicy
 
 __all__ = ["REPLY_LIMIT_BYTES", "Mail", "Session", "SessionFailed", "Timeouts", "TlsPolicy", "open_session"]
@@ -58,6 +60,7 @@ class Session:
         )  # 0: none (RFC 1870 §4)
         self._must_reset = False
         self._opened: Mail | None = None  # its MAIL, RCPT and DATA have left, its replies have not been read
+        self._refused_ahead = False  # its replies are here, and refuse it
         self._spoken = self._heard = False  # in the present transaction: we; the receiver
         self._refusal: Disposition | None = (
             None  # of the present transaction, while replies to its commands are owed
@@ -68,11 +71,18 @@ class Session:
         # The last transaction found the connection closed, after earlier ones: receivers hang up between two messages though
         # RFC 5321 §3.8 would have them say 421. Nobody refused anything; try it on a new connection.
         self.stale = False
+        # What was opened ahead here was answered out of step, or not at all: this receiver wants its messages one by one.
+        self.one_by_one = False
 
     @property
     def usable(self) -> bool:
         """Whether another transaction may be tried on it."""
         return self._channel.usable
+
+    @property
+    def refused_ahead(self) -> bool:
+        """Whether the replies to what was opened ahead are here and refuse it: it may be told so, though the connection is gone."""
+        return self._opened is not None and self._refused_ahead
 
     @property
     def trace(self) -> Trace | None:
@@ -103,6 +113,7 @@ class Session:
         self.transactions += 1
         self._spoken = self._heard = self.stale = False
         self._refusal = None
+        self._refused_ahead = False
         opened, self._opened = self._opened, None
         if opened is not None and opened is not mail:
             self.abort()
@@ -130,7 +141,7 @@ class Session:
             if turn is not None:
                 await turn()
             channel.require_silence()  # else the reply to the dot could be one that was on its way already
-            following = ahead() if ahead is not None and self._pipelining else None
+            following = ahead() if ahead is not None and self._pipelining and not self.one_by_one else None
             opening = b""
             if following is not None and self._unfit(following) is None:
                 opening, self._opened = self._opening(following), following
@@ -140,10 +151,14 @@ class Session:
                 self.abort()
                 raise
             channel.stage = Stage.DOT
-            replies = _OPENING_REPLIES if opening else 0
-            return self._judge(await channel.reply_to_message(mail.content, self._timeouts, opening, replies))
+            reply = await channel.reply_to_message(
+                mail.content, self._timeouts, opening, _OPENING_REPLIES if opening else 0
+            )
+            if opening and not await self._is_of_the_dot(reply):
+                return self._out_of_step(reply)
+            return self._judge(reply)
         except Broken as broken:
-            return self._judge_broken(broken)
+            return self._judge_broken(broken, opened=opened is not None)
 
     def quit(self) -> None:
         """End politely: QUIT, and the connection is closed behind it.
@@ -159,6 +174,7 @@ class Session:
 
     def abort(self) -> None:
         """Drop the connection; nothing that still stands in a buffer is sent."""
+        self._opened = None
         self._channel.abort()
 
     def _unfit(self, mail: Mail) -> Disposition | None:
@@ -211,8 +227,8 @@ class Session:
         elif mail_reply.code >= 300:
             return self._out_of_step(mail_reply)
         if mail_reply.code == 421 or (ahead and mail_reply.code >= 500):
-            # Said between two messages: an answer to our MAIL, a goodbye that had not seen it, or one reply too many of the message
-            # before. On a new connection it is asked first, and nothing can be taken for its answer.
+            # Said between two messages: an answer to our MAIL, or a goodbye that had not seen it, or a reply too many to what was
+            # before. A 5xx would bounce it: let it be asked of again, as the first.
             self.stale = ahead
             return self._end_refused()
         channel.stage = Stage.RCPT
@@ -259,6 +275,23 @@ class Session:
                 return self._out_of_step(reply)
         return None
 
+    async def _is_of_the_dot(self, reply: Reply) -> bool:
+        """Whether the replies to what was opened behind a message leave it this one; where they do not come in time, they do.
+
+        One too few, and the message is in doubt. One too many is nothing against it: one by one, it would have been taken too.
+        """
+        channel = self._channel
+        if channel.early or reply.code == 421 or 300 <= reply.code < 400:
+            return True  # judged without them, and the session ends
+        behind = await channel.replies_within(_OPENING_REPLIES, self._timeouts.in_step_s)
+        codes = [reply.code for reply in behind]
+        step = step_behind(codes, silent=channel.broken is None)
+        self._refused_ahead = len(codes) == _OPENING_REPLIES and any(c >= 400 and c != 421 for c in codes)
+        if step is not Step.IN or (channel.broken is not None and channel.broken.kind is ErrorKind.MALFORMED):
+            self.one_by_one = True
+            self.abort()
+        return step is not Step.TOO_FEW
+
     def _judge(self, reply: Reply) -> Disposition:
         """Judge the reply to content and dot."""
         if self._channel.early or reply.code == 421:
@@ -269,8 +302,8 @@ class Session:
         # A refusal may come early: too large, or a 421. The dot is still in our buffer, and abort() has dropped it.
         return self._judge_reply(reply, Stage.DOT)
 
-    def _judge_broken(self, broken: Broken) -> Disposition:
-        """Judge what ended without the reply that was waited for.
+    def _judge_broken(self, broken: Broken, *, opened: bool) -> Disposition:
+        """Judge what ended without the reply that was waited for; `opened`: ahead, so its MAIL may have been thrown away unread.
 
         From `before_dot` on it is in doubt, also where part of the content is still in our buffer and the dot with it (a receiver
         that reads too slowly): that no more of it leaves is the word of the event loop, of the TLS layer and of the kernel, and
@@ -279,7 +312,9 @@ class Session:
         channel = self._channel
         stage = channel.stage
         lost = not self._spoken or broken.kind is ErrorKind.CONNECTION_LOST
-        self.stale = lost and self.transactions > 1 and not self._heard
+        deaf = opened and broken.kind is ErrorKind.TIMEOUT and not self._heard
+        self.one_by_one = self.one_by_one or deaf
+        self.stale = deaf or (lost and self.transactions > 1 and not self._heard)
         self.abort()
         if self._refusal is not None and broken.kind is not ErrorKind.MALFORMED:
             return self._refusal  # a refusal that was read stands, though the replies behind it were lost

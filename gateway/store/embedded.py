@@ -126,6 +126,7 @@ class EmbeddedPostgres:
         if self.log_path.exists() and self.log_path.stat().st_size > _LOG_LIMIT_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with self.log_path.open("ab") as log:
+            log_start = log.tell()  # asked before: it moves our place in the file
             # A session of its own: Ctrl-C in a terminal is for the gateway, which stops its server last.
             self._process = subprocess.Popen(
                 command,
@@ -135,7 +136,6 @@ class EmbeddedPostgres:
                 stderr=log,
                 start_new_session=True,
             )
-            log_start = log.tell()
         try:
             self._wait_until_ready(log_start)
         except BaseException:

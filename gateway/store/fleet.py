@@ -6,7 +6,8 @@ monotonic clocks; here is only the compare-and-set that makes it so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from gateway.store.catalogue import load
 from gateway.store.pool import Connection, outages_named
 
 _SQL = load("fleet")
+_NOTHING: Final[Mapping[int, int]] = MappingProxyType({})
 
 NUMBERS_LEFT_OUT: Final = 1 << 30
 """Acceptances that are taken to have been made since the backup: at 10,000 a second, more than a day's worth of them."""
@@ -80,12 +82,13 @@ async def rescue(
     policy: DoubtPolicy,
     *,
     journal: bool,
-    in_doubt: Sequence[int] = (),
-    started: Sequence[int] = (),
+    in_doubt: Mapping[int, int] = _NOTHING,
+    started: Mapping[int, int] = _NOTHING,
 ) -> dict[str, int]:
     """Take over what a dead incarnation still holds, and close it; return rows by the state they came to.
 
-    `journal` False: its journal is lost, so everything it held is in doubt. `started`: its suspects.
+    `journal` False: its journal is lost, so everything it held is in doubt. `in_doubt` and `started` (its suspects): deliveries and the
+    epochs of which its journal says so; a later lease of the same delivery is another matter.
     """
     with outages_named("rescuing deliveries"):
         rows = await connection.fetch(
@@ -93,7 +96,9 @@ async def rescue(
             incarnation,
             journal,
             list(in_doubt),
+            list(in_doubt.values()),
             list(started),
+            list(started.values()),
             policy.transactional_wait_s,
             policy.bulk_wait_s,
             policy.quarantine_after,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,8 @@ from gateway.store.pool import Connection
 from gateway.store.queue import LaneLimits
 
 _SQL = load("lanes")
+_OWN: Final = 12
+"""Columns of a lane's own, before those of its override."""
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -83,9 +86,10 @@ async def list_lanes(
     backlogs = {row["lane_id"]: (row["ready"], row["waiting"]) for row in counted}
     found: list[Lane] = []
     for row in rows:
-        *own, until_at, why, created_at = tuple(row)[12:]
-        override = None if until_at is None else Override(*own, until_at, why, created_at)
-        found.append(Lane(*tuple(row)[:12], override, *backlogs[row["id"]]))
+        own, limits = tuple(row)[:_OWN], tuple(row)[_OWN:]
+        override = Override(*limits) if row["until_at"] is not None else None
+        ready, waiting = backlogs[row["id"]]
+        found.append(Lane(*own, override=override, ready=ready, waiting=waiting))
     return found
 
 
@@ -129,7 +133,7 @@ async def limit_lane(
 
 async def unlimit_lane(connection: Connection, lane_id: int) -> bool:
     """End the limits that an operator gave a lane: within seconds it has those of the throttles. False: there are none."""
-    return await connection.fetchval(_SQL.unlimit_lane, lane_id)
+    return bool(await connection.fetchval(_SQL.unlimit_lane, lane_id))
 
 
 async def suspend_lane(connection: Connection, lane_id: int, for_s: float | None, why: str) -> None:
@@ -144,7 +148,7 @@ async def suspend_lane(connection: Connection, lane_id: int, for_s: float | None
 
 async def resume_lane(connection: Connection, lane_id: int) -> bool:
     """Let a lane go on at once. False: it is not suspended."""
-    return await connection.fetchval(_SQL.resume_lane, lane_id)
+    return bool(await connection.fetchval(_SQL.resume_lane, lane_id))
 
 
 async def list_overrides(connection: Connection) -> list[Overridden]:

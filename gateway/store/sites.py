@@ -121,7 +121,7 @@ async def wake_site(connection: Connection, site_id: int) -> None:
 
 async def count_backlog(connection: Connection, site_id: int, priority: int, most: int) -> int:
     """How many deliveries of a site and priority wait, for their turn or for another try; up to `most` are counted."""
-    return await connection.fetchval(_SITE_BACKLOG, site_id, priority, most)
+    return await connection.fetchval(_SITE_BACKLOG, site_id, priority, most) or 0
 
 
 async def issue_key(

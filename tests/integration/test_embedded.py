@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.store import postgres_binaries
+from gateway.store import embedded, postgres_binaries
 from gateway.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from gateway.store.pool import connect
 
@@ -136,6 +137,24 @@ def test_refuses_the_data_of_another_major_version(folder: Path) -> None:
 def test_a_wrong_setting_is_reported_in_the_servers_words(folder: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match='invalid value for parameter "shared_buffers"'):
         EmbeddedPostgres(folder / "data", settings={"shared_buffers": "a lot"}).start()
+
+
+def test_what_a_server_says_is_kept_though_it_is_gone_before_we_look(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = embedded.subprocess.Popen
+
+    def start_and_lose_the_processor(*args: Any, **options: Any) -> Any:
+        process = start(*args, **options)
+        process.wait()
+        return process
+
+    server = EmbeddedPostgres(folder / "data", settings={"shared_buffers": "a lot"})
+    with EmbeddedPostgres(folder / "data", settings=SETTINGS):
+        pass
+    monkeypatch.setattr(embedded.subprocess, "Popen", start_and_lose_the_processor)
+    with pytest.raises(EmbeddedPostgresError, match='invalid value for parameter "shared_buffers"'):
+        server.start()
 
 
 def test_refuses_a_socket_folder_that_others_may_enter(folder: Path) -> None:

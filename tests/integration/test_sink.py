@@ -1,10 +1,12 @@
 """The sink as a process, with other people's SMTP clients: what they are told, and what the ledger says of it."""
 
 import asyncio
+import os
 import signal
 import smtplib
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,6 +204,26 @@ async def test_time_log_has_every_dot_by_domain(tmp_path: Path) -> None:
     times = read_times(path)
     assert {domain: len(seen) for domain, seen in times.items()} == {"x.test": 2, "y.test": 1}
     assert times["x.test"][0] < times["y.test"][0] < times["x.test"][1]
+
+
+async def test_the_time_log_has_the_moment_of_arrival_though_the_sink_had_no_processor(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "times"
+    async with SinkServer(tmp_path, options=("--time-log", str(path))) as sink:
+        with socket.create_connection(("127.0.0.1", sink.port), timeout=5) as client:
+            client.sendall(b"EHLO me\r\nMAIL FROM:<a@gw>\r\nRCPT TO:<ok@x.test>\r\nDATA\r\n")
+            said = b""
+            while b"354" not in said:
+                said += client.recv(1000)
+            os.kill(sink.pid, signal.SIGSTOP)
+            client.sendall(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            resumed = time.monotonic()
+            os.kill(sink.pid, signal.SIGCONT)
+            assert client.recv(1000).startswith(b"250")
+        await sink.stop()
+    [at] = read_times(path)["x.test"]
+    assert at <= resumed, "it was read later"
 
 
 async def test_world_file_with_a_door_of_its_own(tmp_path: Path) -> None:

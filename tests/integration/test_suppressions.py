@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from gateway.api import suppressions as suppressions_api
+from gateway.store import suppressions as suppressions_store
 from tests.support.api import Client, World, open_world
 
 CSV_TYPE = {"content-type": "text/csv; charset=utf-8"}
@@ -141,6 +142,27 @@ async def test_the_list_is_filtered_and_paged_by_key(app: Client) -> None:
     assert [one["email"] for one in rest["data"]] == ["b@a.example"]
     for query in ("scope=some", "email=nobody", "reason=%00", "after=%00"):
         await app.call("GET", f"/v1/suppressions?{query}", expect=422)
+
+
+async def test_a_rare_reason_is_found_over_several_bounded_looks(
+    app: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suppressions_store, "LOOK", 3)
+    monkeypatch.setattr(suppressions_api, "BATCH", 2)
+    await load(
+        app,
+        "email,reason\n" + "".join(f"u{i}@a.example,{'rare' if i == 7 else 'common'}\n" for i in range(9)),
+    )
+    found: list[str] = []
+    looks, after = 0, ""
+    while after is not None:
+        shown = await app.get(f"/v1/suppressions?reason=rare&limit=2&after={after}")
+        found += [one["email"] for one in shown["data"]]
+        looks, after = looks + 1, shown["next"]
+        assert shown["has_more"] == (after is not None)
+    assert (found, looks) == (["u7@a.example"], 4)
+    assert [row["email"] for row in await export(app, "?reason=rare")] == ["u7@a.example"]
+    assert await export(app, "?reason=none") == []
 
 
 async def test_two_files_at_once_do_not_hinder_each_other(

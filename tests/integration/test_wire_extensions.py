@@ -152,10 +152,26 @@ async def test_aiosmtplib_reads_the_same_from_it(opening: tuple[Step, ...]) -> N
     assert ours == theirs
 
 
+READY = b"250 ok\r\n250 ok\r\n354 go\r\n"
+
+
+def taking(replies: bytes) -> tuple[Step, ...]:
+    """A receiver that takes one message, says this to its dot, and falls silent."""
+    return (
+        GREETING,
+        Until(b"EHLO"),
+        EHLO_PIPELINING,
+        Until(b"DATA\r\n"),
+        READY,
+        Until(b"\r\n.\r\n"),
+        replies,
+        Hold(),
+    )
+
+
 async def test_a_message_opened_ahead_costs_one_round_trip() -> None:
     """The second message's commands come with the first one's dot: its 354 is there before it is asked for."""
-    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
-    script = [GREETING, Until(b"EHLO"), EHLO_PIPELINING, *opening, Until(b"first\r\n.\r\n"), Until(b"DATA\r\n"),
+    script = [GREETING, Until(b"EHLO"), EHLO_PIPELINING, Until(b"DATA\r\n"), READY, Until(b"first\r\n.\r\n"), Until(b"DATA\r\n"),
               b"250 taken 1\r\n250 ok\r\n250 ok\r\n354 go\r\n", Until(b"second\r\n.\r\n"), b"250 taken 2\r\n", Hold()]  # fmt: skip
     first, second = (
         Mail("b@x.example", "a@y.example", b"S: x\r\n\r\n%s\r\n" % word) for word in (b"first", b"second")
@@ -171,17 +187,7 @@ async def test_a_message_opened_ahead_costs_one_round_trip() -> None:
 
 
 async def test_only_the_message_that_was_opened_ahead_may_follow() -> None:
-    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
-    script = [
-        GREETING,
-        Until(b"EHLO"),
-        EHLO_PIPELINING,
-        *opening,
-        Until(b"\r\n.\r\n"),
-        b"250 taken\r\n",
-        Hold(),
-    ]
-    async with scripted(script) as server:
+    async with scripted(taking(b"250 taken\r\n")) as server:
         session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
         await session.transact(mail(), go, ahead=lambda: mail())
         with pytest.raises(ValueError, match="opened ahead"):
@@ -190,17 +196,7 @@ async def test_only_the_message_that_was_opened_ahead_may_follow() -> None:
 
 
 async def test_what_a_receiver_cannot_be_sent_is_not_opened_ahead() -> None:
-    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
-    script = [
-        GREETING,
-        Until(b"EHLO"),
-        EHLO_PIPELINING,
-        *opening,
-        Until(b"\r\n.\r\n"),
-        b"250 taken\r\n",
-        Hold(),
-    ]
-    async with scripted(script) as server:
+    async with scripted(taking(b"250 taken\r\n")) as server:
         session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
         odd = Mail("b@x.example", "jörg@y.example", b"S: x\r\n\r\nx\r\n")
         await session.transact(mail(), go, ahead=lambda: odd)
@@ -211,17 +207,7 @@ async def test_what_a_receiver_cannot_be_sent_is_not_opened_ahead() -> None:
 
 async def test_a_5xx_to_a_mail_that_was_opened_ahead_is_asked_for_again_on_a_new_connection() -> None:
     """It could be one reply too many of the message before, which would bounce this one with another's words."""
-    opening = [Until(b"DATA\r\n"), b"250 ok\r\n250 ok\r\n354 go\r\n"]
-    script = [
-        GREETING,
-        Until(b"EHLO"),
-        EHLO_PIPELINING,
-        *opening,
-        Until(b"\r\n.\r\n"),
-        b"250 taken\r\n554 5.7.1 spam\r\n",
-        Hold(),
-    ]
-    async with scripted(script) as server:
+    async with scripted(taking(b"250 taken\r\n554 5.7.1 spam\r\n")) as server:
         session = await open_session("127.0.0.1", server.port, "out.example", TIMEOUTS)
         second = mail()
         assert (await session.transact(mail(), go, ahead=lambda: second)).outcome is Outcome.DELIVERED

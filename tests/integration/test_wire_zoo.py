@@ -10,7 +10,7 @@ from tests.support.scripted_smtp import ScriptedServer, scripted
 from tests.support.zoo import ZOO
 
 # Long enough for a busy machine, where a receiver answers; what is never answered costs one of these.
-TIMEOUTS = Timeouts(connect_s=5, banner_s=1, mail_s=1, rcpt_s=0.5, data_s=1, dot_s=1)
+TIMEOUTS = Timeouts(connect_s=5, banner_s=1, mail_s=1, rcpt_s=0.5, data_s=1, dot_s=1, in_step_s=0.5)
 MAILS = [
     Mail("b@bounces.example", f"{name}@there.example", b"Subject: hi\r\n\r\nhello\r\n")
     for name in ("ann", "bob")
@@ -36,6 +36,9 @@ EXPECTED = {
     "250, then closes": TAKEN,
     "250, then resets": TAKEN,
     "250 twice": TAKEN,
+    "250 twice, and goes on": TAKEN,
+    "250, then a stray 550": TAKEN,
+    "250, then refuses the sender": TAKEN,
     "250 and a goodbye": TAKEN,
     "250 and half a line": TAKEN,
     "hangs up on the second MAIL": TAKEN,
@@ -70,6 +73,8 @@ EXPECTED = {
     "closes after 354": IN_DOUBT,
     "resets after the dot": IN_DOUBT,
     "silent after the dot": IN_DOUBT,
+    "no reply to the dot": IN_DOUBT,
+    "no reply to the dot, and no such user": IN_DOUBT,
     "354 to the dot": IN_DOUBT,
     "no code after the dot": IN_DOUBT,
     "a line without end after the dot": IN_DOUBT,
@@ -78,8 +83,8 @@ EXPECTED = {
 }
 
 
-# A surplus reply is taken for the answer to the MAIL that was sent with the dot; no content follows it.
-EXPECTED_AHEAD = {"250 twice": "deferred timeout lane", "250 and half a line": "deferred timeout lane"}
+# A surplus reply is taken for the answer to the MAIL that was sent with the dot; no others follow it, nor content.
+EXPECTED_AHEAD = {"250 twice": "deferred timeout lane"}
 
 
 def said(disposition: Disposition) -> str:

@@ -24,6 +24,7 @@ from tests.support.scripted_smtp import (
 
 Scripts = tuple[Sequence[Step], ...]
 OK: Final = b"250 2.0.0 ok\r\n"
+GO: Final = b"250 ok\r\n250 ok\r\n354 go\r\n"
 QUIT_OK: Final = (Until(b"QUIT"), b"221 bye\r\n")
 ONE: Final[tuple[Step, ...]] = (*TAKEN, OK)
 TWO: Final[tuple[Step, ...]] = (*ONE, *ONE)
@@ -96,6 +97,13 @@ ZOO: Final[dict[str, Scripts]] = {
     "250, then closes": ([*OPENING, *ONE, Close()],),
     "250, then resets": ([*OPENING, *ONE, Reset()],),
     "250 twice": ([*OPENING, *TAKEN, OK + OK],),
+    "250 twice, and goes on": ([*OPENING, *TAKEN, OK + OK, Until(b"DATA\r\n"), GO, Until(b"\r\n.\r\n"), OK],),
+    "250, then a stray 550": (
+        [*OPENING, *TAKEN, OK + b"550 5.1.1 no such user\r\n", Until(b"DATA\r\n"), GO, Until(b"\r\n.\r\n"), OK],
+    ),
+    "250, then refuses the sender": (
+        [*OPENING, *TAKEN, OK + b"550 5.7.1 not you\r\n503 no sender\r\n503 no sender\r\n"], [*OPENING, *ONE],
+    ),
     "250 and a goodbye": ([*OPENING, *TAKEN, OK + b"421 4.4.2 idle\r\n", Close()],),
     "250 and half a line": ([*OPENING, *TAKEN, OK + b"42"],),
     "hangs up on the second MAIL": ([*OPENING, *ONE, Until(b"MAIL"), Close()], [*OPENING, *ONE]),
@@ -137,6 +145,10 @@ ZOO: Final[dict[str, Scripts]] = {
     "closes after 354": ([*OPENING, *TAKEN[:2], Until(b"Subject"), Close()],),
     "resets after the dot": ([*OPENING, *TAKEN, Reset()],),
     "silent after the dot": ([*OPENING, *TAKEN],),
+    "no reply to the dot": ([*OPENING, *TAKEN, Until(b"DATA\r\n"), GO],),
+    "no reply to the dot, and no such user": (
+        [*OPENING, *TAKEN, Until(b"DATA\r\n"), b"250 ok\r\n550 5.1.1 no such user\r\n503 no recipients\r\n"],
+    ),
     "354 to the dot": ([*OPENING, *TAKEN, b"354 go on\r\n"],),
     "no code after the dot": ([*OPENING, *TAKEN, b"queued\r\n"],),
     "a line without end after the dot": ([*OPENING, *TAKEN, b"250-" + b"x" * 70_000],),

@@ -66,11 +66,7 @@ SELECT 'accepted' AS entry, coalesce(sum(deliveries), 0)::bigint AS n FROM accep
 UNION ALL
 SELECT state::text, sum(n)::bigint FROM tally WHERE broadcast_id = $1 GROUP BY state
 UNION ALL
-SELECT state::text, count(*) FROM queue WHERE state IN ('deferred', 'in_doubt') AND broadcast_id = $1 GROUP BY state
-UNION ALL
-SELECT 'leased', count(*) FROM queue WHERE state = 'leased' AND broadcast_id = $1
-UNION ALL
-SELECT 'held', count(*) FROM queue WHERE state = 'held' AND broadcast_id = $1;
+SELECT state::text, n FROM broadcast_waiting($1);
 
 -- name: working
 -- Launched broadcasts that have not ended.
@@ -142,18 +138,19 @@ SELECT true FROM broadcast WHERE id = $1 AND state = 'scheduled' AND scheduled_a
 
 -- name: excluded
 -- The members of list $1 up to place $3, counted by why nothing is sent to them (null: it is): suppressions of site $2, of all mail first.
-SELECT s.reason, count(*)::bigint AS n
+SELECT coalesce(a.reason, o.reason) AS reason, count(*)::bigint AS n
 FROM list_member m JOIN contact c ON c.id = m.contact_id
-LEFT JOIN (SELECT DISTINCT ON (email_key) email_key, reason FROM suppression WHERE site_id = $2 ORDER BY email_key, scope) s
-    ON s.email_key = c.email_key
-WHERE m.list_id = $1 AND m.seq <= $3 GROUP BY s.reason;
+-- One join for each scope: of a short list's members each is looked up, and a long one's are hashed.
+LEFT JOIN suppression a ON a.site_id = $2 AND a.email_key = c.email_key AND a.scope = 'all'
+LEFT JOIN suppression o ON o.site_id = $2 AND o.email_key = c.email_key AND o.scope = 'marketing'
+WHERE m.list_id = $1 AND m.seq <= $3 GROUP BY 1;
 
 -- name: deliveries
 -- Up to $4 deliveries of broadcast $1 after $2, in state $3 (null: in any), among its next $5 acceptances. Beside each: up to which id was
 -- looked, and how many acceptances that were; a row without an id says nothing else.
 WITH looked AS MATERIALIZED (
     SELECT id * 1024 AS first, id * 1024 + deliveries - 1 AS last, accepted_at FROM acceptance
-    WHERE broadcast_id = $1 AND broadcast_id <> 0 AND id * 1024 + deliveries - 1 > $2 ORDER BY id LIMIT $5
+    WHERE broadcast_id = $1 AND broadcast_id <> 0 AND id >= $2 / 1024 AND id * 1024 + deliveries - 1 > $2 ORDER BY id LIMIT $5
 ), found AS (
     SELECT q.id, q.recipient, q.state::text AS state, q.attempts, NULL::smallint AS code, NULL::text AS enhanced, q.last_reply AS reply,
            q.last_class AS bounce_class, q.accepted_at, CASE WHEN q.state IN ('deferred', 'in_doubt') THEN q.due_at END AS next_at,

@@ -23,8 +23,8 @@ update incarnation set status = 'dead', ended_at = clock_timestamp() where id = 
 select id from incarnation where id = $1 and status = 'dead' for update skip locked;
 
 -- name: rescue
--- Take over what a dead incarnation held.
-select state, n from rescue($1, $2, $3, $4, $5, $6, $7);
+-- Take over what a dead incarnation held; what its journal says, by delivery and the epoch it says it of.
+select state, n from rescue($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: close
 -- End of a life that left nothing behind; gives its id, or nothing: it holds something still, or peers called it dead.

@@ -146,6 +146,26 @@ begin
     return v_ended + v_kept + v_late;
 end $$;
 
+CREATE FUNCTION public.broadcast_waiting(p_broadcast bigint) RETURNS TABLE(state public.delivery_state, n bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'public'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+    if not exists (select from broadcast b where b.id = p_broadcast
+                      and (current_setting('role') <> 'gateway_api' or b.site_id = current_site() or is_operator())) then return; end if;
+    return query
+    select w.state, count(*) from flow f cross join lateral (
+        select q.state from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') and q.broadcast_id = p_broadcast offset 0) w
+     where f.broadcast_id = p_broadcast and f.broadcast_id <> 0 group by w.state
+    union all
+    select 'leased', count(*) from queue q where q.state = 'leased' and q.owner_id is not null and q.broadcast_id = p_broadcast
+    union all
+    select 'held', count(*) from queue q where q.state = 'held' and q.broadcast_id = p_broadcast;
+end $$;
+
 CREATE FUNCTION public.cancel_broadcast_rows(p_broadcast bigint, p_limit integer, p_shard integer) RETURNS integer
     LANGUAGE plpgsql
     SET enable_seqscan TO 'off'
@@ -721,6 +741,56 @@ begin
                                  when q.id = any (p_in_doubt) then 'the dispatcher died between the final dot and its reply'
                                  else q.last_reply end
          where q.owner_id = p_dead and q.state = 'leased'
+        returning q.id, q.site_id, q.broadcast_id, q.flow_id, q.seq, q.state, q.crashes, q.attempts)
+    select * from moved;
+
+    insert into event (delivery_id, site_id, broadcast_id, kind, at, attempt, reply, owner_id)
+    select r.id, r.site_id, r.broadcast_id, case when r.state = 'in_doubt' then 'in_doubt' else 'suspect' end, clock_timestamp(), r.attempts,
+           'rescued from a dispatcher that died', p_dead
+      from rescued r where r.state = 'in_doubt' or r.crashes > 0;
+
+    select array_agg(r.id) into v_bad from rescued r where r.state = 'queued' and r.crashes >= p_quarantine_after;
+    if v_bad is not null then
+        v_quarantined := end_deliveries(v_bad, 'quarantined', p_dead, '{queued}', 'its dispatcher died ' || p_quarantine_after || ' times while it was being made');
+    end if;
+    select array_agg(f), array_agg(s) into v_flows, v_seqs from (
+        select r.flow_id f, min(r.seq) s from rescued r where r.state = 'queued' group by r.flow_id) x;
+    if v_flows is not null then perform wake(v_flows, v_seqs); end if;
+
+    update incarnation i set status = 'closed', ended_at = coalesce(i.ended_at, now()) where i.id = p_dead;
+    return query select r.state::text, count(*) from rescued r group by r.state
+        union all select 'quarantined', v_quarantined::bigint where v_quarantined > 0;
+end $$;
+
+CREATE FUNCTION public.rescue(p_dead integer, p_journal boolean, p_in_doubt bigint[], p_in_doubt_epochs integer[], p_started bigint[], p_started_epochs integer[], p_transactional_wait_s double precision, p_bulk_wait_s double precision, p_quarantine_after integer) RETURNS TABLE(state text, n bigint)
+    LANGUAGE plpgsql
+    SET enable_seqscan TO 'off'
+    AS $$
+#variable_conflict use_column
+declare v_flows bigint[]; v_seqs bigint[]; v_bad bigint[]; v_quarantined integer := 0;
+begin
+    drop table if exists pg_temp.rescued;
+    create temp table rescued on commit drop as
+    with held as materialized (
+        select q.id, not p_journal or d.id is not null as doubted, p_journal and s.id is not null and d.id is null as begun
+          from queue q
+          left join unnest(p_in_doubt, p_in_doubt_epochs) d(id, epoch) on d.id = q.id and d.epoch = q.epoch
+          left join unnest(p_started, p_started_epochs) s(id, epoch) on s.id = q.id and s.epoch = q.epoch
+         where q.owner_id = p_dead and q.state = 'leased'
+    ), moved as (
+        update queue q set owner_id = null,
+               state = case when h.doubted then 'in_doubt'::delivery_state else 'queued' end,
+               doubts = q.doubts + h.doubted::integer,
+               crashes = q.crashes + h.begun::integer,
+               due_at = case when h.doubted then
+                   least(q.expires_at, case when q.priority = 1 and q.doubts >= 1 then 'infinity'
+                       else clock_timestamp() + make_interval(secs => case q.priority when 0 then p_transactional_wait_s else p_bulk_wait_s end) end)
+                   else q.due_at end,
+               last_class = case when h.doubted then 'in_doubt' else q.last_class end,
+               last_reply = case when not h.doubted then q.last_reply
+                                 when p_journal then 'the dispatcher died between the final dot and its reply'
+                                 else 'the dispatcher and its journal were lost' end
+          from held h where q.id = h.id and q.owner_id = p_dead and q.state = 'leased'
         returning q.id, q.site_id, q.broadcast_id, q.flow_id, q.seq, q.state, q.crashes, q.attempts)
     select * from moved;
 
@@ -1673,7 +1743,7 @@ ALTER TABLE ONLY public.trace_line
 ALTER TABLE ONLY public.trace_request
     ADD CONSTRAINT trace_request_pkey PRIMARY KEY (id);
 
-CREATE INDEX acceptance_broadcast ON public.acceptance USING btree (broadcast_id) WHERE (broadcast_id <> 0);
+CREATE INDEX acceptance_broadcast ON public.acceptance USING btree (broadcast_id, id) WHERE (broadcast_id <> 0);
 
 CREATE INDEX acceptance_message ON public.acceptance USING btree (message_id);
 
@@ -1722,6 +1792,8 @@ CREATE UNIQUE INDEX list_member_walk ON public.list_member USING btree (list_id,
 CREATE INDEX message_site ON public.message USING btree (site_id, id);
 
 CREATE INDEX queue_expiry ON public.queue USING btree (expires_at) WHERE (state = ANY (ARRAY['queued'::public.delivery_state, 'held'::public.delivery_state]));
+
+CREATE INDEX queue_held ON public.queue USING btree (broadcast_id) WHERE (state = 'held'::public.delivery_state);
 
 CREATE INDEX queue_leased ON public.queue USING btree (owner_id) WHERE (state = 'leased'::public.delivery_state);
 

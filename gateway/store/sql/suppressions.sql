@@ -1,12 +1,19 @@
 -- Queries of gateway/store/suppressions.py. Row-level security limits each to the site of its transaction.
 
 -- name: suppressions
--- Up to $4 suppressions of site $1 after address $2 and scope $3; of those only in scope $5 and for reason $6 (null: any).
-SELECT email_key, scope, reason, evidence, delivery_id, created_at
-FROM suppression
-WHERE site_id = $1 AND (email_key, scope) > ($2, $3)
-  AND ($5::text IS NULL OR scope = $5) AND ($6::text IS NULL OR reason = $6)
-ORDER BY email_key, scope LIMIT $4;
+-- Of the next $7 suppressions of site $1 after address $2 and scope $3 up to $4 that fit: in scope $5 and for reason $6 (null: any). Beside
+-- each: up to where was looked, and at how many; a row without an address says nothing else.
+WITH looked AS MATERIALIZED (
+    SELECT email_key, scope, reason, evidence, delivery_id, created_at FROM suppression
+    WHERE site_id = $1 AND (email_key, scope) > ($2, $3) ORDER BY email_key, scope LIMIT $7
+), reached AS (
+    SELECT (SELECT count(*) FROM looked) AS looked, l.email_key AS until_email, l.scope AS until_scope
+    FROM looked l ORDER BY l.email_key DESC, l.scope DESC LIMIT 1
+), fitting AS (
+    SELECT l.* FROM looked l WHERE ($5::text IS NULL OR l.scope = $5) AND ($6::text IS NULL OR l.reason = $6)
+    ORDER BY l.email_key, l.scope LIMIT $4
+)
+SELECT r.looked, r.until_email, r.until_scope, f.* FROM reached r LEFT JOIN fitting f ON true ORDER BY f.email_key, f.scope;
 
 -- name: of_address
 -- The suppressions of address $2 of site $1.

@@ -205,7 +205,7 @@ async def test_a_dispatcher_sees_and_serves_all_sites(db: str, world: Bench) -> 
     assert await bench.acknowledge(rows) == 2
     await bench.acknowledge(rows, "deferred")
     for upkeep in ("promote(10, 0)", "expire_ready(10, 0)", "sweep()", "cancel_broadcast_rows(1, 10, 0)", "wake_held(1, 0)",
-                   "reap('1 day', '7 days', 10)", "release_slots(9, '{1}')", "rescue(9, false, '{}', '{}', 1, 1, 3)"):  # fmt: skip
+                   "reap('1 day', '7 days', 10)", "release_slots(9, '{1}')", "rescue(9, false, '{}', '{}', 1, 1, 3)", "rescue(9, false, '{}', '{}', '{}', '{}', 1, 1, 3)"):  # fmt: skip
         await connection.execute(f"SELECT {upkeep}")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.execute("ALTER TABLE queue DISABLE ROW LEVEL SECURITY")

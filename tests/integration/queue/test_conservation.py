@@ -136,15 +136,15 @@ def test_the_books_balance_after_every_step_of_any_history(shared_db: str) -> No
 
             async def _die(self, owner: int, journal: bool, doubts: int, begun: int) -> None:
                 dead = self.owners[owner]
-                ids = [row.id for row in self.held.pop(dead) if row.id]
+                rows = [(row.id, row.epoch or 0) for row in self.held.pop(dead) if row.id]
                 await fleet.bury(connection, dead)
                 await fleet.rescue(
                     connection,
                     dead,
                     POLICY,
                     journal=journal,
-                    in_doubt=ids[:doubts],
-                    started=ids[doubts : doubts + begun],
+                    in_doubt=dict(rows[:doubts]),
+                    started=dict(rows[doubts : doubts + begun]),
                 )
                 assert await connection.fetchval("SELECT count(*) FROM queue WHERE owner_id = $1", dead) == 0
                 self.owners[owner] = await self.bench.incarnation()

@@ -152,11 +152,16 @@ async def _held(bench: Bench, count: int, *, priority: int = 1) -> tuple[int, li
     return dead, ids
 
 
+def _of(ids: list[int], epoch: int = 1) -> dict[int, int]:
+    """As a journal names them: the lease by which they were begun."""
+    return dict.fromkeys(ids, epoch)
+
+
 async def test_rescue_with_the_journal(bench: Bench) -> None:
     """In doubt what had a dot; suspects alone with a count; the rest at once and clean."""
     dead, ids = await _held(bench, 6)
     moved = await fleet.rescue(
-        bench.connection, dead, POLICY, journal=True, in_doubt=ids[:2], started=ids[2:3]
+        bench.connection, dead, POLICY, journal=True, in_doubt=_of(ids[:2]), started=_of(ids[2:3])
     )
     assert moved == {"in_doubt": 2, "queued": 4}
     assert await bench.connection.fetchval("SELECT status FROM incarnation WHERE id = $1", dead) == "closed"
@@ -170,12 +175,35 @@ async def test_rescue_with_the_journal(bench: Bench) -> None:
     await _balanced(bench)
 
 
+async def test_what_a_journal_says_of_an_earlier_lease_is_not_true_of_this_one(bench: Bench) -> None:
+    """In doubt, queued again, leased by the same dispatcher and not begun when it died: its old dot is in the segment still."""
+    dead, ids = await _held(bench, 4)
+    moved = await fleet.rescue(
+        bench.connection, dead, POLICY, journal=True, in_doubt=_of(ids[:2], 0), started=_of(ids[1:3], 0)
+    )
+    assert moved == {"queued": 4}
+    assert [(row.crashes, row.doubts) for row in await bench.claim()] == [(0, 0)] * 4
+    assert await bench.connection.fetchval("SELECT count(*) FROM event") == 0
+    await _balanced(bench)
+
+
+async def test_a_dot_of_an_earlier_lease_hides_no_suspect(bench: Bench) -> None:
+    dead, [culprit] = await _held(bench, 1)
+    moved = await fleet.rescue(
+        bench.connection, dead, POLICY, journal=True, in_doubt=_of([culprit], 0), started=_of([culprit])
+    )
+    assert moved == {"queued": 1}
+    assert [row.crashes for row in await bench.claim()] == [1]
+
+
 @pytest.mark.parametrize(("priority", "wait_s"), [(0, 10.0), (1, 100.0)])
 async def test_rescue_without_the_journal_puts_everything_in_doubt(
     bench: Bench, priority: int, wait_s: float
 ) -> None:
     dead, ids = await _held(bench, 4, priority=priority)
-    assert await fleet.rescue(bench.connection, dead, POLICY, journal=False, started=ids) == {"in_doubt": 4}
+    assert await fleet.rescue(bench.connection, dead, POLICY, journal=False, started=_of(ids)) == {
+        "in_doubt": 4
+    }
     assert wait_s - 5 < await _waits_s(bench, ids[0]) < wait_s + 1
     assert await bench.connection.fetchval("SELECT max(crashes) FROM queue") == 0
     await _balanced(bench)
@@ -204,7 +232,9 @@ async def test_a_second_doubt_of_bulk_by_rescue_waits_until_it_expires(bench: Be
 async def test_a_row_that_was_begun_at_three_deaths_is_quarantined(bench: Bench) -> None:
     dead, [culprit, bystander] = await _held(bench, 2)
     for death in (1, 2, 3):
-        moved = await fleet.rescue(bench.connection, dead, POLICY, journal=True, started=[culprit])
+        moved = await fleet.rescue(
+            bench.connection, dead, POLICY, journal=True, started=_of([culprit], death)
+        )
         assert moved == ({"queued": 2} if death < 3 else {"queued": 2, "quarantined": 1})
         rows = await bench.claim()
         assert {row.id: row.crashes for row in rows} == (
@@ -218,7 +248,7 @@ async def test_a_row_that_was_begun_at_three_deaths_is_quarantined(bench: Bench)
 
 async def test_a_row_handed_back_is_no_suspect_any_more(bench: Bench) -> None:
     dead, ids = await _held(bench, 1)
-    await fleet.rescue(bench.connection, dead, POLICY, journal=True, started=ids)
+    await fleet.rescue(bench.connection, dead, POLICY, journal=True, started=_of(ids))
     [row] = await bench.claim()
     assert row.crashes == 1
     await bench.release([row])

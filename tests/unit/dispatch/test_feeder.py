@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gateway.config import DispatchConfig
-from gateway.dispatch.feeder import NO_SLOT_WAIT_S, Feeder
+from gateway.dispatch.feeder import NO_SLOT_WAIT_S, SUSPECT_EVERY_S, Feeder
 from gateway.errors import StoreUnavailable
 from gateway.model.delivery import Granted, Leased
 from gateway.store.queue import ClaimLimits
@@ -126,13 +126,13 @@ class _Desk:
         return True
 
     async def round(self) -> bool:
-        await self.feeder._tell()
-        if self.feeder._suspects:
-            trying = asyncio.create_task(self.feeder._try_suspects(self.attempts))  # type: ignore[arg-type]
-            while not trying.done():
-                await self.clock.advance(0.01)
-            await trying
-        return await self.feeder._claim_once(self.attempts)  # type: ignore[arg-type]
+        turn = self.feeder._round(self.attempts)  # type: ignore[arg-type]
+        if not self.feeder._suspects or self.clock.monotonic() < self.feeder._suspect_from:
+            return await turn
+        trying = asyncio.create_task(turn)
+        while not trying.done():
+            await self.clock.advance(0.01)
+        return await trying
 
     def grant(self, lane: int, numbers: Iterable[int], *, slots: int = 2, **fields: Any) -> Granted:
         now = self.clock.monotonic()
@@ -265,13 +265,32 @@ async def test_suspects_are_tried_alone_after_everything_else() -> None:
     await desk.round()
     assert desk.attempts.most_at_once == 3
     desk.attempts.most_at_once = 0
-    await desk.round()
+    for _ in range(3):  # nothing else waits, so the second is tried as soon as that is known
+        await desk.round()
     order = [number for number, _ in desk.attempts.sent]
     assert order[-2:] == [4, 5]
     begun = dict(desk.attempts.sent)
     assert begun[5] - begun[4] >= 0.0499
     assert all(begun[4] - begun[n] >= 0.0499 for n in order[:-2])
     assert desk.flushed_after == [len(order) - 1, len(order)]
+
+
+async def test_other_mail_leaves_between_two_suspects() -> None:
+    desk = _Desk()
+    desk.attempts.takes_s = 0.3
+    desk.queue.table = [[desk.grant(1, [1, 2], crashes=1)], [desk.grant(3, range(20, 30), slots=1)]]
+    for _ in range(3):  # claimed; the first suspect tried; others claimed
+        await desk.round()
+    await desk.clock.advance(0.5)
+    assert not await desk.round()
+    assert [number for number, _ in desk.attempts.sent] == [1, 20, 21]
+    await desk.clock.advance(SUSPECT_EVERY_S)
+    await desk.round()
+    begun = dict(desk.attempts.sent)
+    assert list(begun)[-1] == 2
+    assert all(begun[2] - at >= 0.2999 for number, at in begun.items() if number != 2)
+    await desk.round()
+    assert desk.queue.all_told("release") == [[n for n in range(20, 30) if n not in begun]]
 
 
 async def test_draining_hands_back_what_was_not_begun_and_waits_for_the_rest() -> None:

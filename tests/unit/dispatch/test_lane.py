@@ -39,6 +39,7 @@ def leased(number: int, planned_at: float, *, late_s: float = 0.25, **fields: An
 class FakeSession:
     def __init__(self) -> None:
         self.usable, self.transactions, self.ended = True, 0, ""
+        self.one_by_one = self.refused_ahead = False
 
     def quit(self) -> None:
         self.usable, self.ended = False, "quit"

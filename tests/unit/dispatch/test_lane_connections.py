@@ -20,6 +20,7 @@ class Full:
 
     def __init__(self) -> None:
         self.usable, self.transactions = True, 0
+        self.one_by_one = self.refused_ahead = False
 
     def quit(self) -> None:
         self.usable = False

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, cast
 
 import pytest
@@ -18,6 +19,8 @@ from gateway.mta.channel import Channel
 from gateway.mta.wire import Mail, Session, Timeouts
 
 TURNS = 8  # of the loop, until everybody who was woken has done what there was to do
+TIMEOUTS = Timeouts()
+END = b"\r\nhello\r\n.\r\n"
 
 
 @dataclass
@@ -46,11 +49,12 @@ class Wire(asyncio.Transport):
 
 
 class Told(NamedTuple):
-    """What one message came to, and which of the writes were its own."""
+    """What one message came to, and which of the writes were its own; `opened`: its first commands were in the one before them."""
 
     disposition: Disposition
     first_write: int
     after_last_write: int
+    opened: bool = False
 
 
 async def turn() -> None:
@@ -58,27 +62,47 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def greeted(extensions: dict[str, str]) -> tuple[Wire, Channel, Session]:
+async def greeted(extensions: dict[str, str], timeouts: Timeouts = TIMEOUTS) -> tuple[Wire, Channel, Session]:
     wire, channel = Wire(), Channel()
     channel.connection_made(wire)
     channel.data_received(b"220 mx\r\n")
     await channel.reply(1.0)
-    return wire, channel, Session(channel, extensions, Timeouts())
+    return wire, channel, Session(channel, extensions, timeouts)
 
 
-async def play(chunks: list[bytes], extensions: dict[str, str], messages: int) -> tuple[Wire, list[Told]]:
+def mail_of(number: int, sender: str = "b") -> Mail:
+    return Mail(f"{sender}@bounces.example", f"u{number}@there.example", b"Subject: hi\r\n\r\nhello\r\n")
+
+
+async def send(wire: Wire, session: Session, mails: list[Mail], *, ahead: bool) -> list[Told]:
+    """As a connection sends: with `ahead`, each message opens the next, and what is of no more use or stale is left."""
+    told: list[Told] = []
+    opened = False
+    for mail, following in zip(mails, [*mails[1:], None], strict=True):
+        if ahead and not session.usable:
+            break
+        first = len(wire.written)
+        give = following if ahead else None
+        disposition = await session.transact(mail, lambda: None, ahead=partial(_give, give))
+        if ahead and session.stale:
+            break
+        told.append(Told(disposition, first, len(wire.written), opened))
+        last = wire.written[-1][1] if len(wire.written) > first else b""
+        opened = END in last and not last.endswith(END)
+    return told
+
+
+def _give(mail: Mail | None) -> Mail | None:
+    return mail
+
+
+async def play(
+    chunks: list[bytes], extensions: dict[str, str], messages: int, *, ahead: bool = False
+) -> tuple[Wire, list[Told]]:
     """Send messages while the receiver says these chunks, one at a time, and then hangs up."""
     wire, channel, session = await greeted(extensions)
-    told: list[Told] = []
-
-    async def send() -> None:
-        for number in range(messages):
-            mail = Mail("b@bounces.example", f"u{number}@there.example", b"Subject: hi\r\n\r\nhello\r\n")
-            first = len(wire.written)
-            disposition = await session.transact(mail, lambda: None)
-            told.append(Told(disposition, first, len(wire.written)))
-
-    sending = asyncio.create_task(send())
+    mails = [mail_of(number) for number in range(messages)]
+    sending = asyncio.create_task(send(wire, session, mails, ahead=ahead))
     await turn()
     for chunk in chunks:
         if not wire.closed:
@@ -86,13 +110,13 @@ async def play(chunks: list[bytes], extensions: dict[str, str], messages: int) -
             channel.data_received(chunk)
             await turn()
     channel.connection_lost(None)
-    await sending
-    return wire, told
+    return wire, await sending
 
 
 def owed(written: bytes) -> int:
     """How many replies are due for one write."""
-    return 1 if written.endswith(b".\r\n") else written.count(b"\r\n")
+    content, dot, behind = written.partition(END)
+    return 1 + behind.count(b"\r\n") if dot else content.count(b"\r\n")
 
 
 _CODES = ("250", "250", "354", "550", "450", "421", "220")
@@ -147,19 +171,25 @@ def check(stream: bytes, wire: Wire, told: list[Told]) -> None:
         due = sum(owed(data) for _, data in wire.written[: message.first_write])
         if message.disposition.outcome is Outcome.DELIVERED:
             spoken, content = writes[-1]
-            assert content.endswith(b"hello\r\n.\r\n")
+            assert END in content
             before = [reply for reply in replies if reply[1] <= spoken]
             due += sum(owed(data) for _, data in writes[:-1])
             assert len(before) == due, "every command before the dot was answered once"
             assert spoken == (before[-1][1] if before else 0), "and not a byte more had come"
             assert 200 <= replies[due][2] < 300, "the reply to the dot is a 2xx"
+            if not content.endswith(
+                END
+            ):  # the next was opened behind it: no 354 stands where MAIL or RCPT is answered
+                behind = [code for _, end, code in replies[due + 1 : due + 3] if end <= wire.spoken]
+                assert not any(300 <= code < 400 for code in behind)
         elif message.disposition.outcome is Outcome.BOUNCED:
             start, _, code = replies[int(re.findall(r"\br(\d+)", message.disposition.text)[0])]
             assert code >= 500
+            writes = wire.written[message.first_write - message.opened : message.after_last_write]
             assert writes, "what was refused had been said"
             assert start >= writes[0][0], "a reply from before the message is not of the message"
         elif message.disposition.outcome is Outcome.IN_DOUBT:
-            assert writes[-1][1].endswith(b"hello\r\n.\r\n"), "without a dot there is no doubt"
+            assert END in writes[-1][1], "without a dot there is no doubt"
 
 
 def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
@@ -167,28 +197,35 @@ def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(at) if end > start]
 
 
-@pytest.mark.parametrize("extensions", [{"pipelining": ""}, {}], ids=["pipelined", "in steps"])
+@pytest.mark.parametrize(
+    ("extensions", "ahead"),
+    [({"pipelining": ""}, False), ({}, False), ({"pipelining": ""}, True)],
+    ids=["pipelined", "in steps", "opened ahead"],
+)
 @given(stream=streams(), cuts=st.lists(st.integers(0, 400), max_size=30))
 @example(stream=b"250 r0\r\n" * 2 + b"354 r2\r\n" + b"250 r3\r\n" * 2, cuts=[])
 @example(
     stream=b"250 r0\r\n" * 2 + b"354 r2\r\n" + b"250 r3\r\n", cuts=[26]
 )  # half of the last before the dot
+@example(stream=(b"250 r0\r\n" * 2 + b"354 r2\r\n") * 3, cuts=[24])  # no reply to a dot
 @settings(deadline=None, max_examples=400)
 def test_delivered_is_said_only_where_the_dot_was_answered_with_2xx(
-    stream: bytes, cuts: list[int], extensions: dict[str, str]
+    stream: bytes, cuts: list[int], extensions: dict[str, str], ahead: bool
 ) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        wire, told = runner.run(play(cut(stream, cuts), extensions, messages=3))
-    assert len(told) == 3
+        wire, told = runner.run(play(cut(stream, cuts), extensions, messages=3, ahead=ahead))
+    assert ahead or len(told) == 3
     check(stream, wire, told)
 
 
-@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=10))
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=10), st.booleans())
 @settings(deadline=None, max_examples=200)
-def test_nothing_that_a_receiver_says_is_an_error_of_ours(stream: bytes, cuts: list[int]) -> None:
+def test_nothing_that_a_receiver_says_is_an_error_of_ours(
+    stream: bytes, cuts: list[int], ahead: bool
+) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        _, told = runner.run(play(cut(stream, cuts), {"pipelining": ""}, messages=2))
-    assert len(told) == 2
+        _, told = runner.run(play(cut(stream, cuts), {"pipelining": ""}, messages=2, ahead=ahead))
+    assert ahead or len(told) == 2
 
 
 async def test_a_message_each_is_delivered_where_each_reply_comes_in_its_turn() -> None:
@@ -228,3 +265,64 @@ async def test_what_nobody_asked_for_is_not_kept() -> None:
     assert wire.closed
     assert not session.usable
     assert len(cast(bytes, channel._rest)) < 100  # pyright: ignore[reportPrivateUsage]
+
+
+async def opened_behind(
+    replies: bytes, *, unsent: int = 0, timeouts: Timeouts = TIMEOUTS
+) -> tuple[Disposition, Session, Mail]:
+    """A message with another one opened behind it; what is said to both after the dot comes in two packets."""
+    wire, channel, session = await greeted({"pipelining": ""}, timeouts)
+    first, second = mail_of(0), mail_of(1)
+    sending = asyncio.create_task(session.transact(first, lambda: None, ahead=lambda: second))
+    await turn()
+    wire.unsent = unsent
+    channel.data_received(b"250 a\r\n250 b\r\n354 c\r\n")
+    await turn()
+    of_first, end, of_second = replies.partition(b"\r\n")
+    for packet in (of_first + end, of_second):
+        if packet and not wire.closed:
+            channel.data_received(packet)
+            await turn()
+    return await sending, session, second
+
+
+@pytest.mark.parametrize(("unsent", "outcome"), [(10, Outcome.DELIVERED), (200, Outcome.IN_DOUBT)])
+async def test_a_message_is_accepted_though_the_commands_behind_it_are_not_taken(
+    unsent: int, outcome: Outcome
+) -> None:
+    disposition, session, _ = await opened_behind(b"250 d\r\n250 e\r\n250 f\r\n354 g\r\n", unsent=unsent)
+    assert disposition.outcome is outcome
+    assert session.usable is (outcome is Outcome.DELIVERED)
+
+
+async def test_a_refused_sender_that_was_opened_ahead_is_asked_for_again_elsewhere() -> None:
+    disposition, session, second = await opened_behind(b"250 d\r\n550 e\r\n503 f\r\n503 g\r\n")
+    assert (disposition.outcome, session.usable) == (Outcome.DELIVERED, True)
+    await session.transact(second, lambda: None)
+    assert (session.stale, session.usable, session.one_by_one) == (True, False, False)
+
+
+async def test_a_receiver_that_throws_away_what_came_behind_a_dot_refuses_nothing() -> None:
+    short = Timeouts(mail_s=0.2, in_step_s=0.01)
+    disposition, session, second = await opened_behind(b"250 d\r\n", timeouts=short)
+    assert (disposition.outcome, session.usable) == (Outcome.DELIVERED, True)
+    await session.transact(second, lambda: None)
+    assert (session.stale, session.usable, session.one_by_one) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("replies", "outcome"),
+    [
+        (b"250 e\r\n250 f\r\n354 g\r\n", Outcome.IN_DOUBT),  # those to MAIL, RCPT and DATA
+        (b"550 e\r\n354 f\r\n", Outcome.IN_DOUBT),
+        (b"250 e\r\n550 f\r\n503 g\r\n", Outcome.IN_DOUBT),
+        (b"250 d\r\n250 d\r\n250 e\r\n250 f\r\n354 g\r\n", Outcome.DELIVERED),
+        (b"250 d\r\n550 d\r\n250 e\r\n250 f\r\n354 g\r\n", Outcome.DELIVERED),
+        (b"550 d\r\n550 d\r\n250 e\r\n250 f\r\n354 g\r\n", Outcome.BOUNCED),
+        (b"250 d\r\nwhat\r\n", Outcome.DELIVERED),
+    ],
+)
+async def test_out_of_step_behind_a_message_the_session_ends(replies: bytes, outcome: Outcome) -> None:
+    disposition, session, _ = await opened_behind(replies, timeouts=Timeouts(in_step_s=0.01))
+    assert disposition.outcome is outcome
+    assert (session.usable, session.one_by_one) == (False, True)
