@@ -10,20 +10,19 @@ import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from gateway.config import ApiConfig
 from tests.support.api import World, open_world
-from tests.support.schemathesis import Run, mixed, run, served
-from tests.support.two_sites import OWN, THEIRS, Furnished, digests, furnish, suspend_shared_lane
+from tests.support.schemathesis import Run, Watched, mixed, run, served
+from tests.support.two_sites import MARK, OWN, THEIRS, Furnished, digests, furnish, suspend_shared_lane
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))
 SEED = os.environ.get("FUZZ_SEED")
 SENDERS = [f"a@{OWN}", f"News <news@{OWN}>"]
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -51,6 +50,23 @@ def drawn() -> int | None:
     return random.randrange(2**31) if SEED == "random" else int(SEED)
 
 
+@pytest.mark.parametrize("cut", range(1, 12))
+async def test_a_word_of_the_other_site_is_seen_in_whatever_pieces_it_leaves(cut: int) -> None:
+    word = f"a {MARK.upper()}secret".encode()
+
+    async def leaks(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+        await send({"type": "http.response.body", "body": word[:cut], "more_body": True})
+        await send({"type": "http.response.body", "body": word[cut:]})
+
+    async def nothing(_: object) -> None: ...
+
+    watched = Watched(leaks)
+    await watched({"type": "http", "method": "GET", "path": "/x", "query_string": b""}, nothing, nothing)
+    assert [one.request for one in watched.leaks] == ["GET /x?"]
+
+
+@pytest.mark.slow
 async def test_a_sites_key_gets_what_the_document_says_and_nothing_of_another_site(
     world: World, pool: asyncpg.Pool, own: Furnished, theirs: Furnished, tmp_path: Path
 ) -> None:
@@ -68,6 +84,7 @@ async def test_a_sites_key_gets_what_the_document_says_and_nothing_of_another_si
     assert status == 0, f"{said}\n{one.again}"
 
 
+@pytest.mark.slow
 async def test_an_operators_key_gets_what_the_document_says(
     world: World, pool: asyncpg.Pool, own: Furnished, theirs: Furnished, tmp_path: Path
 ) -> None:
