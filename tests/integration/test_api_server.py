@@ -15,12 +15,13 @@ import pytest
 from gateway.api import lists as lists_api
 from gateway.api.server import endpoints, serve_api
 from gateway.config import ApiConfig, Config, DatabaseConfig
+from gateway.model.ids import encode
 from gateway.store import sites
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.migrate import migrate
 from gateway.store.pool import connect
 from gateway.throttle.shaping import Shaping
-from tests.support.api import Client, World, open_world
+from tests.support.api import Client, World, make_broadcast, open_world
 from tests.support.postgres import TEST_SETTINGS
 
 
@@ -194,6 +195,16 @@ async def test_every_path_names_its_methods_to_options_and_beside_a_405(world: W
             response = await world.public.call(method, path.replace("{", "").replace("}", ""))
             assert response.status_code == status, path
             assert set(response.headers["allow"].split(", ")) == methods, path
+
+
+async def test_every_list_goes_on_after_any_id(world: World) -> None:
+    app = await world.site(domain="acme.example")
+    broadcast = (await make_broadcast(app, "acme.example"))["id"]
+    paths = ["/v1/contacts", "/v1/messages", "/v1/broadcasts", f"/v1/broadcasts/{broadcast}/deliveries"]
+    for path, prefix in zip(paths, ("con", "msg", "brd", "dlv"), strict=True):
+        for number in (0, 2**31, 2**63 - 1):
+            page = await app.call("GET", f"{path}?after={encode(prefix, number)}")
+            assert page.status_code == 200, f"{path} after {number}: {page.text}"
 
 
 async def test_a_page_names_its_charset_once(world: World) -> None:

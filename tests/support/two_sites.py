@@ -11,8 +11,8 @@ import msgspec
 from gateway.model.ids import Prefix, encode
 from tests.support.api import Client, World
 
-MARK = "qzx"
-"""Begins every word of the second site; in no word of ours, and in no id (its letters with a vowel between them are)."""
+MARK = "qzxother"
+"""Begins every word of the second site; long enough that no random key or token has it by chance."""
 OWN, THEIRS = "alpha.example", f"{MARK}domain.example"
 
 
