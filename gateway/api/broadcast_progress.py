@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import datetime
 from hashlib import blake2b
 from typing import Final
@@ -23,7 +23,7 @@ from gateway.api.described import one_of
 from gateway.api.endpoint import Call, Routes
 from gateway.api.page import Page
 from gateway.api.serving import Reply, Streamed, authorize
-from gateway.errors import Invalid, Problem, RateLimited, StoreUnavailable
+from gateway.errors import Invalid, Problem, StoreUnavailable
 from gateway.model.delivery import DeliveryState
 from gateway.model.ids import Prefix, encode
 from gateway.store import broadcasts
@@ -39,8 +39,10 @@ POLL_S: Final = 1.0
 """How often a stream looks at the books."""
 HEARTBEAT_S: Final = 15.0
 """A stream that has nothing to tell says so after this time."""
-FOLLOWERS_MAX: Final = 200
-"""Clients that follow a broadcast in one process; each looks once in `POLL_S`."""
+REST: Final = 20.0
+"""How many times as long as a look took a stream rests after it, where that is more than `POLL_S`."""
+LIFETIME_S: Final = 3_600.0
+"""A stream ends after this time, and its client comes again: one that reads nothing keeps its place no longer."""
 _RETRY_MS: Final = 2_000
 _HEADERS: Final = {"x-accel-buffering": "no"}  # proxies that gather answers must not
 
@@ -106,43 +108,62 @@ async def stream(call: Call) -> Streamed | Reply:
     stats, ended = await _look(call, broadcast_id)
     if ended and last_id == _id_of(_encoded(stats)):
         return Reply(b"", status=204)
-    if call.services.followers >= FOLLOWERS_MAX:
-        raise RateLimited(5.0, f"{FOLLOWERS_MAX} clients follow broadcasts here")
-    return Streamed(_follow(call, broadcast_id, last_id), headers=_HEADERS)
+    following = _follow(call, broadcast_id, last_id)
+    await anext(
+        following
+    )  # takes its place, while a refusal can still be said; gives it back though nothing of it were ever sent
+    return Streamed(following, headers=_HEADERS)
 
 
 async def _follow(call: Call, broadcast_id: int, last_id: str) -> AsyncGenerator[bytes]:
-    """The stream, until the broadcast has ended, the key opens it no more, or this process is to end."""
+    """The stream, after one empty piece, until the broadcast has ended, the key opens it no more, or this process is to end.
+
+    Raises:
+        RateLimited: too many follow already.
+    """
+    assert call.holder is not None
+    with call.services.followers.place(call.holder.key_id):
+        yield b""
+        try:
+            async with aclosing(_tell(call, broadcast_id, last_id)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Problem:
+            return  # the key was revoked, or the draft is gone: the client learns it when it comes again
+        except Exception:
+            log.exception(
+                Event.API_REQUEST,
+                route="GET /v1/broadcasts/{id}/stream",
+                status=200,
+                request_id=call.request_id,
+            )
+
+
+async def _tell(call: Call, broadcast_id: int, last_id: str) -> AsyncGenerator[bytes]:
     services = call.services
-    services.followers += 1
-    try:
-        yield sse.retry(_RETRY_MS)
-        told_at = services.clock.monotonic()
-        while not services.stopping.is_set():
-            with suppress(StoreUnavailable):  # an outage is waited out; heartbeats go on
-                await authorize(services, call.endpoint, call.request)
-                stats, ended = await _look(call, broadcast_id)
-                data = _encoded(stats)
-                event_id = _id_of(data)
-                if event_id != last_id:
-                    yield sse.event("progress", data, event_id)
-                    last_id, told_at = event_id, services.clock.monotonic()
-                if ended:
-                    yield sse.event("end", data, event_id)
-                    return
-            if services.clock.monotonic() - told_at >= HEARTBEAT_S:
-                yield sse.HEARTBEAT
-                told_at = services.clock.monotonic()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(services.stopping.wait(), POLL_S)
-    except Problem:
-        return  # the key was revoked, or the draft is gone: the client learns it when it comes again
-    except Exception:
-        log.exception(
-            Event.API_REQUEST, route="GET /v1/broadcasts/{id}/stream", status=200, request_id=call.request_id
-        )
-    finally:
-        services.followers -= 1
+    yield sse.retry(_RETRY_MS)
+    began = told_at = services.clock.monotonic()
+    while not services.stopping.is_set() and services.clock.monotonic() - began < LIFETIME_S:
+        looked_at = services.clock.monotonic()
+        with suppress(StoreUnavailable):  # an outage is waited out; heartbeats go on
+            await authorize(services, call.endpoint, call.request)
+            stats, ended = await _look(call, broadcast_id)
+            data = _encoded(stats)
+            event_id = _id_of(data)
+            if event_id != last_id:
+                yield sse.event("progress", data, event_id)
+                last_id, told_at = event_id, services.clock.monotonic()
+            if ended:
+                yield sse.event("end", data, event_id)
+                return
+        now = services.clock.monotonic()
+        if now - told_at >= HEARTBEAT_S:
+            yield sse.HEARTBEAT
+            told_at = now
+        with suppress(TimeoutError):
+            await asyncio.wait_for(
+                services.stopping.wait(), max(POLL_S, min(HEARTBEAT_S, REST * (now - looked_at)))
+            )
 
 
 async def _look(call: Call, broadcast_id: int) -> tuple[Stats, bool]:

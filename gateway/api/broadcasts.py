@@ -5,6 +5,7 @@ Owns making, changing and launching. How far one has come: `api/broadcast_progre
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -22,7 +23,7 @@ from gateway.api.serving import Reply
 from gateway.api.trial import Trial, TrialBody
 from gateway.campaigns import launch, preflight
 from gateway.campaigns.preflight import Check
-from gateway.errors import Invalid, NotFound, StoreUnavailable
+from gateway.errors import Invalid, NotFound, RateLimited, StoreUnavailable
 from gateway.model.broadcast import actions, need_draft
 from gateway.model.ids import Prefix, decode, encode
 from gateway.store import broadcasts, domains, lists, sites, templates
@@ -35,6 +36,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Lifetime = Annotated[int, Meta(ge=60, le=2_592_000)]
 _OFFERED: Final = frozenset({"send", "schedule", "pause", "resume", "cancel"})
 _AHEAD_LIMIT: Final = timedelta(days=366)
+ESTIMATES_MAX: Final = 2
+"""Broadcasts that one process counts at a time: of 500,000 contacts one takes 1.5 s of Postgres (two cores, 2026-11-26)."""
 _TEST: Final = msgspec.json.Decoder(TrialBody)
 
 
@@ -179,12 +182,19 @@ async def delete_broadcast(call: Call) -> None:
 async def estimate(call: Call) -> Estimate:
     """Count whom a broadcast would reach, and check whether it can be sent; changes nothing."""
     broadcast = await broadcasts.get_broadcast(call.connection, call.id(Prefix.BROADCAST))
-    reach = await broadcasts.reach(call.connection, broadcast)
+    if call.services.estimating >= ESTIMATES_MAX:
+        raise RateLimited(2.0, f"{ESTIMATES_MAX} broadcasts are just being estimated")
+    call.services.estimating += 1
+    try:
+        reach = await broadcasts.reach(call.connection, broadcast)
+    finally:
+        call.services.estimating -= 1
     first = await broadcasts.sample(call.connection, broadcast)
     template = await templates.get_template(call.connection, broadcast.template_id)
     domain = await domains.get_domain(call.connection, broadcast.domain_id)
     site = await sites.get_site(call.connection, call.site_id)
-    found = preflight.checks(
+    found = await asyncio.to_thread(
+        preflight.checks,  # in a thread: a costly template takes half a second
         preflight.Facts(
             domain=domain.name,
             domain_verified=domain.status == "verified",
@@ -195,7 +205,7 @@ async def estimate(call: Call) -> Estimate:
             variables=first.variables if first is not None else None,
             held_why=site.held_why,
             public_url=call.services.config.api.public_url,
-        )
+        ),
     )
     return Estimate(reach.audience, reach.recipients, reach.excluded, preflight.is_ready(found), found)
 

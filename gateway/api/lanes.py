@@ -51,6 +51,12 @@ class SuspendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: Duration | UnsetType = UNSET
 
 
+class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why it is to run empty."""
+
+    why: Why
+
+
 class OverrideView(msgspec.Struct, frozen=True):
     """Limits that an operator gave; null: as the throttles say."""
 
@@ -74,7 +80,8 @@ class HeldView(msgspec.Struct, frozen=True):
 class LaneView(msgspec.Struct, frozen=True):
     """A lane. `tokens`: how many might leave at once, of `burst` at most.
 
-    `ready`: deliveries that wait for it; `waiting`: for their next try. Of either no more than 1,000 are counted.
+    `ready`: deliveries that wait for it; `waiting`: for their next try. Of either no more than 1,000 are counted. `leased`: what dispatchers
+    have in hand; a lane that is drained has none.
     """
 
     id: str
@@ -86,6 +93,7 @@ class LaneView(msgspec.Struct, frozen=True):
     tokens: float
     ready: int
     waiting: int
+    leased: int
     held: list[HeldView]
     limit: OverrideView | None
     used_at: datetime
@@ -162,6 +170,16 @@ async def suspend_lane(call: Call, data: SuspendBody) -> LaneView:
 
 
 @routes.add(
+    "POST", "/v1/lanes/{id}/actions/drain", body=DrainBody, answer=LaneView, access=Access.OPERATOR
+)  # fmt: skip
+async def drain_lane(call: Call, data: DrainBody) -> LaneView:
+    """Claim nothing more from a lane until it is resumed, and let what is in hand finish: it is drained when `leased` is 0."""
+    lane_id = call.id(Prefix.LANE)
+    await lanes.suspend_lane(call.connection, lane_id, None, f"drained by an operator: {data.why}")
+    return await _show(call, lane_id)
+
+
+@routes.add(
     "POST", "/v1/lanes/{id}/actions/resume", answer=LaneView, access=Access.OPERATOR, problems={"invalid_transition"}
 )  # fmt: skip
 async def resume_lane(call: Call) -> LaneView:
@@ -199,6 +217,7 @@ def _view(lane: Lane, stop: FleetHold | None) -> LaneView:
         tokens=round(lane.tokens, 1),
         ready=lane.ready,
         waiting=lane.waiting,
+        leased=lane.leased,
         held=_held(lane, stop),
         limit=None
         if lane.override is None

@@ -91,7 +91,7 @@ async def submit(call: Call) -> Reply:
             taken, refused = [(0, await _prepare(call, decode(body, _ONE), now))], {}
         await count(call, [one for _, one in taken])
     except Problem:
-        if once is not None and (stored := await _stored(call, once)) is not None:
+        if once is not None and (stored := await stored_answer(call, once)) is not None:
             return accepted_reply(stored)
         raise
 
@@ -162,7 +162,7 @@ async def _content(call: Call, checked: Checked) -> Content:
     return Content(template.subject, template.html, template.text, f"{template.id}@{template.version}")
 
 
-async def _stored(call: Call, once: Once) -> Accepted | None:
+async def stored_answer(call: Call, once: Once) -> Accepted | None:
     """What was answered to a request that would be refused now: its domain may have gone since."""
     async with as_site(call.services.pool, call.site_id) as connection:
         found = await idempotency.find(connection, call.site_id, once.key, once.digest)

@@ -111,11 +111,14 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 def _operation(endpoint: Endpoint, by_type: Mapping[Any, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": "Done.", "headers": _headers(endpoint.gives)}
+    answer: dict[str, Any] = {
+        "description": "Done.",
+        "headers": {**_headers(endpoint.gives), **_rates(endpoint)},
+    }
     if endpoint.answer is not None:
         answer["content"] = {endpoint.media_type.split(";")[0]: {"schema": _given(endpoint, by_type)}}
     also = {
-        str(status): {"description": what, "headers": _headers({})}
+        str(status): {"description": what, "headers": {**_headers({}), **_rates(endpoint)}}
         for status, what in endpoint.statuses.items()
     }
     operation: dict[str, Any] = {
@@ -222,6 +225,17 @@ def _headers(more: Mapping[str, str]) -> dict[str, Any]:
     return {"X-Request-Id": {"description": "this request, in logs and problems", **text}, **own}
 
 
+def _rates(endpoint: Endpoint, status: int = 200) -> dict[str, Any]:
+    """The fields that tell of a key's rate: not before the key is known, and not when that could not be looked up."""
+    if endpoint.access is Access.PUBLIC or status == 401:
+        return {}
+    field = {"schema": {"type": "string"}, "required": status not in (403, 500, 503)}
+    return {
+        "RateLimit-Policy": {"description": "how many requests in how many seconds", **field},
+        "RateLimit": {"description": "how many more now, and in how many seconds all of them again", **field},
+    }
+
+
 def _is_page(endpoint: Endpoint) -> bool:
     origin = getattr(endpoint.answer, "__origin__", None)
     return origin is not None and hasattr(origin, "has_more")
@@ -255,10 +269,10 @@ def _problems(endpoint: Endpoint) -> dict[str, Any]:
         by_status.setdefault(TYPES[type_].status, []).append(type_)
     if endpoint.access is not Access.PUBLIC and endpoint.method != "GET":
         by_status |= {400: ["invalid"], 413: ["invalid"]}
-    return {str(status): _problem(status, types) for status, types in sorted(by_status.items())}
+    return {str(status): _problem(endpoint, status, types) for status, types in sorted(by_status.items())}
 
 
-def _problem(status: int, types: Sequence[str]) -> dict[str, Any]:
+def _problem(endpoint: Endpoint, status: int, types: Sequence[str]) -> dict[str, Any]:
     headers = {
         401: {"WWW-Authenticate": "Bearer"},
         429: {"Retry-After": "seconds to wait"},
@@ -270,6 +284,6 @@ def _problem(status: int, types: Sequence[str]) -> dict[str, Any]:
     }
     return {
         "description": " or ".join(f"`{type_}`" for type_ in types),
-        "headers": _headers(headers.get(status, {})),
+        "headers": {**_headers(headers.get(status, {})), **_rates(endpoint, status)},
         "content": {PROBLEM_JSON: {"schema": schema}},
     }

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from gateway.api.followers import Followers
 from gateway.api.rates import Rates
 from gateway.clock import Clock, SystemClock
 from gateway.config import Config
@@ -48,8 +49,10 @@ class Services(msgspec.Struct):
     backlogs: Backlogs
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set when the process is to end: who follows something is let go."""
-    followers: int = 0
-    """How many clients follow a broadcast."""
+    followers: Followers = msgspec.field(default_factory=Followers)
+    """Who follows a broadcast."""
+    estimating: int = 0
+    """How many broadcasts are just being estimated."""
 
     def retune(self, config: Config, shaping: Shaping) -> None:
         """Take a changed configuration, of which live keys alone differ, and changed throttles (for lanes yet to be made)."""

@@ -6,23 +6,25 @@ answered before, the handler, store the answer → commit → tell. Must not kno
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final
 
 import msgspec
 from litestar import Request
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
+from litestar.types import Message, Receive, Send
 
-from gateway.api import errors
+from gateway.api import errors, rates
 from gateway.api.decode import decode
 from gateway.api.endpoint import Access, Call, Endpoint
 from gateway.api.errors import PROBLEM_JSON, Malformed, TooLarge
 from gateway.api.services import Services
-from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid, Unauthorized
+from gateway.errors import CampaignsDisabled, Forbidden, GatewayError, Invalid, RateLimited, Unauthorized
 from gateway.store import idempotency
 from gateway.store.sites import Holder
 from gateway.store.tenancy import as_site
@@ -33,6 +35,8 @@ AnyRequest = Request[Any, Any, Any]
 _ENCODER: Final = msgspec.json.Encoder()
 KEY_LIMIT: Final = 255
 """Characters of an Idempotency-Key, at most."""
+SEND_PATIENCE_S: Final = 60.0
+"""How long a client of a streamed answer may take nothing of it."""
 
 _Body = bytes | AsyncIterator[bytes]
 
@@ -56,6 +60,27 @@ class Streamed(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+class PatientStream(ASGIStreamingResponse):
+    """A streamed answer that ends when its client takes nothing of it for `SEND_PATIENCE_S`, and then closes what makes it."""
+
+    __slots__ = ()
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        """Send what is made, as long as it is taken."""
+
+        async def send_within(message: Message) -> None:
+            async with asyncio.timeout(SEND_PATIENCE_S):
+                await send(message)
+
+        try:
+            await super().send_body(send_within, receive)
+        except* TimeoutError:
+            pass  # the server ends the connection of an answer that is not whole
+        finally:
+            if isinstance(self.iterator, AsyncGenerator):
+                await self.iterator.aclose()
+
+
 _EMPTY: Final = msgspec.json.Decoder(Empty)
 
 
@@ -75,8 +100,9 @@ class Handler:
         clock = self._services.clock
         began = clock.monotonic()
         request_id = secrets.token_hex(8)
+        limits: dict[str, str] = {}
         try:
-            status, body, headers = await self._serve(request, request_id)
+            status, body, headers = await self._serve(request, request_id, limits)
             response = self._respond(status, body, request_id, self._endpoint.media_type, headers)
         except GatewayError as error:
             answer = errors.answer(error, request_id)
@@ -88,15 +114,24 @@ class Handler:
         except Exception:
             log.exception(Event.API_REQUEST, route=self._route, status=500, request_id=request_id)
             response = self._respond(500, _ENCODER.encode(errors.bug(request_id)), request_id, PROBLEM_JSON)
+        for name, value in limits.items():
+            response.headers[name] = value
         self._note(response.status_code, clock.monotonic() - began, request_id)
         return response
 
-    async def _serve(self, request: AnyRequest, request_id: str) -> tuple[int, _Body, Mapping[str, str]]:
+    async def _serve(
+        self, request: AnyRequest, request_id: str, limits: dict[str, str]
+    ) -> tuple[int, _Body, Mapping[str, str]]:
+        """Serve; `limits` takes the fields that tell of the key's rate, however this ends."""
         endpoint = self._endpoint
         holder = await authorize(self._services, endpoint, request)
         if holder is not None:
             api = self._services.config.api
-            self._services.rates.take(holder.key_id, api.requests_per_s, api.requests_burst)
+            try:
+                limits |= self._services.rates.take(holder.key_id, api.requests_per_s, api.requests_burst)
+            except RateLimited as error:
+                limits |= rates.fields(api.requests_per_s, api.requests_burst, 0, error.retry_after_s)
+                raise
         if endpoint.consumes:
             _check_content_type(request, endpoint.consumes)
         call = Call(self._services, endpoint, request, holder, request_id)
@@ -143,9 +178,7 @@ class Handler:
     ) -> ASGIResponse:
         sent = {"x-request-id": request_id, "cache-control": "no-store", **(headers or {})}
         if not isinstance(body, bytes):
-            return ASGIStreamingResponse(
-                iterator=body, status_code=status, media_type=media_type, headers=sent
-            )
+            return PatientStream(iterator=body, status_code=status, media_type=media_type, headers=sent)
         return ASGIResponse(body=body, status_code=status, media_type=media_type, headers=sent)
 
     def _note(self, status: int, duration_s: float, request_id: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.page import Page, page
@@ -29,6 +29,14 @@ class NewSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_zone: Annotated[str, Meta(max_length=64)] = "UTC"
     campaigns: bool = True
     """Whether it may use contacts, lists, imports and broadcasts."""
+
+
+class SiteChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed of a site; what is left out stays."""
+
+    name: Name | UnsetType = UNSET
+    time_zone: Annotated[str, Meta(max_length=64)] | UnsetType = UNSET
+    campaigns: bool | UnsetType = UNSET
 
 
 class HoldBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,10 +67,7 @@ class SiteView(msgspec.Struct, frozen=True):
 @routes.add("POST", "/v1/sites", body=NewSite, answer=SiteView, status=201, access=Access.OPERATOR)
 async def create_site(call: Call, data: NewSite) -> SiteView:
     """Make a site."""
-    try:
-        ZoneInfo(data.time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise Invalid([("/time_zone", "expected the name of a time zone, such as Europe/Paris")]) from None
+    _check_zone(data.time_zone)
     site = await sites.create_site(call.connection, data.name, data.time_zone, campaigns=data.campaigns)
     return _view(site)
 
@@ -79,6 +84,27 @@ async def list_sites(call: Call) -> Page[SiteView]:
 async def get_site(call: Call) -> SiteView:
     """Show a site; its own key may too."""
     return _view(await sites.get_site(call.connection, call.id(Prefix.SITE)))
+
+
+async def _forget(call: Call, _: SiteView) -> None:
+    call.services.auth.forget()  # what a key may do goes by its site; other processes learn it within 2 s
+
+
+@routes.add(
+    "PATCH", "/v1/sites/{id}", body=SiteChange, answer=SiteView, access=Access.OPERATOR, then=_forget
+)  # fmt: skip
+async def change_site(call: Call, data: SiteChange) -> SiteView:
+    """Change a site. Without campaigns nothing more of them is begun; what is being sent goes on."""
+    if data.time_zone is not UNSET:
+        _check_zone(data.time_zone)
+    site = await sites.change_site(
+        call.connection,
+        call.id(Prefix.SITE),
+        name=None if data.name is UNSET else data.name,
+        time_zone=None if data.time_zone is UNSET else data.time_zone,
+        campaigns=None if data.campaigns is UNSET else data.campaigns,
+    )
+    return _view(site)
 
 
 @routes.add(
@@ -113,6 +139,13 @@ async def release_site(call: Call) -> SiteView:
         await sites.get_site(call.connection, site_id)
         raise InvalidTransition("sending", "sending", ["held"])
     return _view(await sites.get_site(call.connection, site_id))
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Invalid([("/time_zone", "expected the name of a time zone, such as Europe/Paris")]) from None
 
 
 def _view(site: Site) -> SiteView:

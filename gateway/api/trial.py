@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,17 +17,17 @@ from msgspec import UNSET, UnsetType
 from gateway.api.decode import decode
 from gateway.api.described import Address, ContactId
 from gateway.api.endpoint import Call
-from gateway.api.messages import accepted_message, accepted_reply, count
+from gateway.api.messages import accepted_message, accepted_reply, count, stored_answer
 from gateway.api.senders import Mailbox
 from gateway.api.serving import Reply, digest, idempotency_key, read_body
 from gateway.api.submission import Content, MessageBody, Variables, check, submission
 from gateway.campaigns.render import Rendered, compile_template
-from gateway.errors import Invalid, NotFound, TemplateError
+from gateway.errors import Invalid, NotFound, Problem, TemplateError
 from gateway.model.ids import Prefix, encode
 from gateway.model.ids import decode as decode_id
 from gateway.model.stream import Stream
 from gateway.store import contacts
-from gateway.store.intake import Once
+from gateway.store.intake import Once, Submission
 from gateway.store.pool import Connection
 from gateway.store.templates import Template
 from gateway.store.tenancy import as_site
@@ -77,6 +78,21 @@ async def send_trial(call: Call, trial: Trial, once: Once | None) -> Reply:
         DomainUnverified: nothing may be sent from this address.
         RateLimited: too much of the site waits.
     """
+    try:
+        one, now = await _prepare(call, trial)
+        await count(call, [one])
+    except Problem:
+        if once is not None and (stored := await stored_answer(call, once)) is not None:
+            return accepted_reply(stored)
+        raise
+
+    def answer(numbers: Sequence[int]) -> bytes:
+        return _ENCODER.encode(accepted_message(numbers[0], one, now))
+
+    return accepted_reply(await call.services.intake.submit(call.site_id, [one], now, answer, once))
+
+
+async def _prepare(call: Call, trial: Trial) -> tuple[Submission, datetime]:
     services, template = call.services, trial.template
     async with as_site(services.pool, call.site_id) as connection:
         variables = await variables_of(connection, trial.contact, trial.variables)
@@ -93,13 +109,7 @@ async def send_trial(call: Call, trial: Trial, once: Once | None) -> Reply:
     await render(template, variables)
     content = Content(template.subject, template.html, template.text, f"{template.id}@{template.version}")
     domain_id = await services.senders.domain_id(call.site_id, checked.sender.domain)
-    one = submission(checked, content, domain_id)
-    await count(call, [one])
-
-    def answer(numbers: Sequence[int]) -> bytes:
-        return _ENCODER.encode(accepted_message(numbers[0], one, now))
-
-    return accepted_reply(await services.intake.submit(call.site_id, [one], now, answer, once))
+    return submission(checked, content, domain_id), now
 
 
 async def render(template: Template, variables: Mapping[str, Any]) -> Rendered:

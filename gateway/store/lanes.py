@@ -37,7 +37,7 @@ class Override(msgspec.Struct, frozen=True):
 class Lane(msgspec.Struct, frozen=True):
     """One lane as it stands. `tokens`: how many might leave at once; `owes_s`: until the bucket is full.
 
-    `ready` and `waiting` (for another try) are counted up to a bound.
+    `ready` and `waiting` (for another try) are counted up to a bound. `leased`: what dispatchers have in hand.
     """
 
     id: int
@@ -55,6 +55,7 @@ class Lane(msgspec.Struct, frozen=True):
     override: Override | None
     ready: int
     waiting: int
+    leased: int
 
 
 class FleetHold(msgspec.Struct, frozen=True):
@@ -83,13 +84,13 @@ async def list_lanes(
     """Up to `limit` lanes with ids above `after`, only a domain's, only suspended ones; backlogs are counted up to `most` each."""
     rows = await connection.fetch(_SQL.lanes, after, limit, domain, suspended)
     counted = await connection.fetch(_SQL.backlogs, [row["id"] for row in rows], most)
-    backlogs = {row["lane_id"]: (row["ready"], row["waiting"]) for row in counted}
+    backlogs = {row["lane_id"]: (row["ready"], row["waiting"], row["leased"]) for row in counted}
     found: list[Lane] = []
     for row in rows:
         own, limits = tuple(row)[:_OWN], tuple(row)[_OWN:]
         override = Override(*limits) if row["until_at"] is not None else None
-        ready, waiting = backlogs[row["id"]]
-        found.append(Lane(*own, override=override, ready=ready, waiting=waiting))
+        ready, waiting, leased = backlogs[row["id"]]
+        found.append(Lane(*own, override=override, ready=ready, waiting=waiting, leased=leased))
     return found
 
 

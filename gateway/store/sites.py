@@ -33,6 +33,7 @@ _KEYS = _SQL.keys
 _REVOKE_KEY = _SQL.revoke_key
 _FIND_KEY = _SQL.find_key
 _TOUCH_KEYS = _SQL.touch_keys
+_CHANGE_SITE = _SQL.change_site
 _HOLD_SITE = _SQL.hold_site
 _RELEASE_SITE = _SQL.release_site
 _WAKE_SITE = _SQL.wake_site
@@ -102,6 +103,18 @@ async def get_site(connection: Connection, site_id: int) -> Site:
     if row is None:
         raise NotFound("no such site")
     return Site(*row)
+
+
+async def change_site(
+    connection: Connection, site_id: int, *, name: str | None, time_zone: str | None, campaigns: bool | None
+) -> Site:
+    """Change a site; None: as it is.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    await connection.fetchval(_CHANGE_SITE, site_id, name, time_zone, campaigns)
+    return await get_site(connection, site_id)
 
 
 async def hold_site(connection: Connection, site_id: int, why: str) -> bool:

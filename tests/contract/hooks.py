@@ -32,7 +32,7 @@ RULES: list[tuple[str, str, str]] = [
     ("GET .*", "", "^(email|recipient|domain): "),
     ("POST /v1/domains", "/name", "^no domain name: "),
     # The name of a time zone is one of a long list that changes.
-    ("POST /v1/sites", "/time_zone", "^expected the name of a time zone"),
+    ("(POST|PATCH) /v1/sites.*", "/time_zone", "^expected the name of a time zone"),
     # There must be what a body refers to.
     (".*", r"/(contact|list|template)|/contacts/\d+", "^there is no such (contact|list|template)$"),
     # Whose key asks.

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from gateway.api import broadcast_progress
+from gateway.api import broadcast_progress, followers
 from gateway.api.server import serve_api
 from gateway.campaigns.scheduler import Scheduler
 from gateway.clock import SystemClock
@@ -182,9 +182,40 @@ async def test_a_process_that_is_to_end_ends_its_streams_at_once(
                 assert [event async for event in events if event.get("event")] == []
 
 
-async def test_streams_are_bounded(world: World, app: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streams_are_bounded_and_give_their_places_back(
+    db: str, world: World, app: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     draft = await make_broadcast(app, "acme.example")
-    monkeypatch.setattr(broadcast_progress, "FOLLOWERS_MAX", 0)
-    refused = await app.call("GET", f"/v1/broadcasts/{draft['id']}/stream", expect=429)
-    assert refused.json()["type"] == "rate_limited"
-    assert int(refused.headers["retry-after"]) >= 1
+    path = f"/v1/broadcasts/{draft['id']}/stream"
+    monkeypatch.setattr(followers, "PER_KEY_MAX", 1)
+    other = Client(world.http, (await app.post("/v1/keys", {"scopes": ["read"]}))["key"])
+    async with served(db, tmp_path) as (http, _):
+        async with http.stream("GET", path, headers=auth(app)) as response:
+            events = blocks(response)  # kept: with it the response is closed
+            await until(events, "draft")
+            refused = await http.get(path, headers=auth(app))
+            assert (refused.status_code, refused.json()["type"]) == (429, "rate_limited")
+            assert int(refused.headers["retry-after"]) >= 1
+            async with http.stream("GET", path, headers=auth(other)) as theirs:
+                assert theirs.status_code == 200, "another key has places of its own"
+        async with asyncio.timeout(20):
+            while True:
+                async with http.stream("GET", path, headers=auth(app)) as response:
+                    if response.status_code == 200:
+                        break
+
+
+async def test_a_stream_ends_after_its_time_and_goes_on_where_it_was(
+    db: str, app: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    draft = await make_broadcast(app, "acme.example")
+    path = f"/v1/broadcasts/{draft['id']}/stream"
+    monkeypatch.setattr(broadcast_progress, "LIFETIME_S", 0.01)
+    async with served(db, tmp_path) as (http, _):
+        first = await http.get(path, headers=auth(app))
+        lines = first.text.splitlines()
+        assert "event: progress" in lines
+        assert "event: end" not in lines
+        last_id = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
+        again = await http.get(path, headers=auth(app, **{"last-event-id": last_id}))
+        assert (again.status_code, "event: progress" in again.text) == (200, False)

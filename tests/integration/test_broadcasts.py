@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway.api import broadcasts as broadcasts_api
 from gateway.campaigns import launch
 from gateway.campaigns import scheduler as scheduler_module
 from gateway.campaigns.scheduler import Scheduler
@@ -423,3 +424,16 @@ async def test_the_openapi_document_says_what_may_go_wrong(world: World) -> None
     given = paths["/v1/suppressions/import"]["post"]["requestBody"]["content"]
     assert set(given) == {"text/csv"}
     assert "text/csv" in paths["/v1/suppressions/export.csv"]["get"]["responses"]["200"]["content"]
+
+
+async def test_few_broadcasts_are_estimated_at_a_time(
+    world: World, app: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = await make_broadcast(app, "acme.example")
+    path = f"/v1/broadcasts/{draft['id']}/actions/estimate"
+    monkeypatch.setattr(broadcasts_api, "ESTIMATES_MAX", 0)
+    refused = await app.call("POST", path, expect=429)
+    assert int(refused.headers["retry-after"]) >= 1
+    monkeypatch.undo()
+    await app.post(path)
+    assert world.services.estimating == 0

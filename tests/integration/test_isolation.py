@@ -23,6 +23,7 @@ LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
 # Routes with ids in their path: what is asked with one site's key and the other's ids.
 BY_PATH: dict[str, Any] = {
     "GET /v1/sites/{id}": None,
+    "PATCH /v1/sites/{id}": {"name": "x"},
     "POST /v1/sites/{id}/actions/hold": {"why": "x"},
     "POST /v1/sites/{id}/actions/release": None,
     "POST /v1/keys/{id}/actions/revoke": None,
@@ -67,6 +68,7 @@ BY_PATH: dict[str, Any] = {
     "PUT /v1/lanes/{id}/limit": {"for_s": 60, "why": "x", "rate_per_s": 1},
     "DELETE /v1/lanes/{id}/limit": None,
     "POST /v1/lanes/{id}/actions/suspend": {"why": "x"},
+    "POST /v1/lanes/{id}/actions/drain": {"why": "x"},
     "POST /v1/lanes/{id}/actions/resume": None,
 }
 # Routes that list: the other site's things must not be on the page.

@@ -58,7 +58,7 @@ async def test_a_lane_shows_limits_tokens_and_backlog(operator: Client, bench: B
     shown = await operator.get(path)
     assert shown | {"id": "", "used_at": ""} == {
         "id": "", "name": "d0.example", "source": "", "rate_per_s": 10.0, "burst": 5.0, "max_connections": 4, "tokens": 5.0,
-        "ready": 12, "waiting": 0, "held": [], "limit": None, "used_at": "",
+        "ready": 12, "waiting": 0, "leased": 0, "held": [], "limit": None, "used_at": "",
     }  # fmt: skip
     rows = await bench.claim()
     await bench.acknowledge(rows[:2], "deferred", wait_s=60.0)
@@ -87,6 +87,29 @@ async def test_lanes_are_found_by_domain_and_by_what_holds_them(operator: Client
     assert codes == ["held_fleet", "lane_suspended"]
     for query in ("suspended=perhaps", "domain=a%20b", "after=msg_0000000000001"):
         await operator.call("GET", f"/v1/lanes?{query}", expect=422)
+
+
+async def test_a_drained_lane_runs_empty_and_stays_so_whatever_its_receiver_says(
+    operator: Client, bench: Bench
+) -> None:
+    path = await make_lane(bench, 12)
+    in_hand = len(await bench.claim())
+    assert 0 < in_hand < 12
+    shown = await operator.post(f"{path}/actions/drain", {"why": "new address"})
+    assert shown["leased"] == in_hand
+    await bench.connection.execute(
+        "SELECT suspend_lanes(array_agg(lane_id), '{30}', '{421}') FROM lane_state"
+    )
+    held = {one["code"]: one for one in (await operator.get(path))["held"]}["lane_suspended"]
+    assert (held["until"], "drained by an operator: new address" in held["text"]) == (None, True)
+    await bench.connection.execute(
+        "SELECT end_deliveries(array_agg(id), 'delivered', 1, '{leased}', '') FROM queue WHERE state = 'leased'"
+    )
+    assert await bench.take() == []
+    shown = await operator.get(path)
+    assert (shown["leased"], shown["ready"]) == (0, 12 - in_hand)
+    shown = await operator.post(f"{path}/actions/resume")
+    assert [one["code"] for one in shown["held"]] in ([], ["lane_rate"])
 
 
 async def test_nothing_is_claimed_from_a_suspended_lane_until_it_is_resumed(
@@ -205,6 +228,7 @@ async def test_a_lane_that_is_not_there_is_not_found(operator: Client) -> None:
         ("PUT", "/limit", {"rate_per_s": 1, "for_s": 60, "why": "x"}),
         ("DELETE", "/limit", None),
         ("POST", "/actions/suspend", {"why": "x"}),
+        ("POST", "/actions/drain", {"why": "x"}),
         ("POST", "/actions/resume", None),
     ):
         await operator.call(method, f"/v1/lanes/lane_0000000000099{action}", body, expect=404)

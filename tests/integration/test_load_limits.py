@@ -13,6 +13,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.config import ApiConfig, Config, DatabaseConfig
 from gateway.model.address import parse
+from gateway.store import sites
 from gateway.submission import backlogs
 from gateway.submission.desk import open_desk
 from gateway.submission.submit import submit
@@ -39,8 +40,17 @@ async def test_a_key_that_asks_too_often_waits_and_others_do_not(db: str, tmp_pa
         answers = await asyncio.gather(*(app.call("GET", "/v1/messages") for _ in range(5)))
         assert sorted(one.status_code for one in answers) == [200, 200, 200, 429, 429]
         for one in answers:
+            assert one.headers["ratelimit-policy"] == '"key";q=3;w=30'
             if one.status_code == 429:
                 check_429(one)
+                assert one.headers["ratelimit"].startswith('"key";r=0;t=')
+        assert sorted(one.headers["ratelimit"].split(";")[1] for one in answers) == [
+            "r=0",
+            "r=0",
+            "r=0",
+            "r=1",
+            "r=2",
+        ]
         assert (await other.call("GET", "/v1/messages")).status_code == 200
         refused = await app.call("POST", "/v1/messages", b"{" * 100)
         check_429(refused)  # before its body was looked at
@@ -64,6 +74,7 @@ async def test_a_site_with_too_much_waiting_is_refused_by_stream_and_taken_again
     db: str, tmp_path: Path, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlogs, "DOUBTED_S", 0.0)
+    monkeypatch.setattr(backlogs, "REST", 0.0)
     async with open_world(db, tmp_path, api=ApiConfig(backlog_limit=5)) as world:
         app = await world.site(domain="acme.example")
         other = await world.site("Beta", domain="beta.example")
@@ -93,6 +104,26 @@ async def test_a_site_with_too_much_waiting_is_refused_by_stream_and_taken_again
         check_429(await app.call("POST", "/v1/messages", mail(stream="marketing")))
         await pool.execute("SELECT end_deliveries(array_agg(id), 'delivered', 1, '{queued}', 't') FROM queue")
         await app.call("POST", "/v1/messages", mail(to=people, stream="marketing"), expect=202)
+
+
+async def test_many_at_once_have_it_counted_once(
+    db: str, tmp_path: Path, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    count = sites.count_backlog
+
+    async def noted(connection: asyncpg.Connection, site_id: int, priority: int, most: int) -> int:
+        counted.append(site_id)
+        return await count(connection, site_id, priority, most)
+
+    monkeypatch.setattr(sites, "count_backlog", noted)
+    async with open_world(db, tmp_path, api=ApiConfig(backlog_limit=30)) as world:
+        app = await world.site(domain="acme.example")
+        answers = await asyncio.gather(*(app.call("POST", "/v1/messages", mail()) for _ in range(40)))
+        assert sorted(one.status_code for one in answers) == [202] * 30 + [429] * 10
+        assert counted == [app.site_id]
+        await world.services.waker.flush()
+    assert await pool.fetchval("SELECT count(*) FROM queue") == 30
 
 
 async def test_the_count_is_made_now_and_then_and_adds_up_in_between(

@@ -87,3 +87,23 @@ async def test_a_hold_whose_time_is_over_is_none(world: World, pool: asyncpg.Poo
     shown = await world.operator.post(f"{path_of(app)}/actions/hold", {"why": "new"})
     assert shown["hold"]["why"] == "new"
     assert await pool.fetchval("SELECT until_at FROM hold") is None
+
+
+async def test_a_site_is_changed_by_operators_and_its_keys_follow_at_once(world: World) -> None:
+    app = await world.site()
+    path = path_of(app)
+    await app.get("/v1/contacts")
+    changed = await world.operator.call(
+        "PATCH", path, {"name": "Acme & Co", "time_zone": "Europe/Paris", "campaigns": False}, expect=200
+    )
+    shown = await app.get(path)
+    assert shown == changed.json()
+    assert (shown["name"], shown["time_zone"], shown["campaigns"]) == ("Acme & Co", "Europe/Paris", False)
+    assert (await app.call("GET", "/v1/contacts", expect=403)).json()["type"] == "campaigns_disabled"
+    await world.operator.call("PATCH", path, {"campaigns": True}, expect=200)
+    await app.get("/v1/contacts")
+    assert (await app.get(path))["name"] == "Acme & Co"
+    refused = await world.operator.call("PATCH", path, {"time_zone": "Mars/Olympus"}, expect=422)
+    assert refused.json()["errors"][0]["pointer"] == "/time_zone"
+    await world.operator.call("PATCH", path, {"status": "x"}, expect=422)
+    await world.operator.call("PATCH", "/v1/sites/site_0000000000099", {"name": "x"}, expect=404)

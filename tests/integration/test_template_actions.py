@@ -93,6 +93,11 @@ async def test_a_test_is_sent_as_marketing_mail_and_once_under_its_key(
     assert tuple(row or ()) == ("me@acme.example", "Ada <b>", "X", "marketing", "Hello {{ first_name }}")
     shown = await app.get(f"/v1/messages/{answers[0].json()['id']}")
     assert shown["state"] == "queued"
+    await app.call("DELETE", f"/v1/contacts/{who}", expect=204)
+    again = await app.call("POST", f"{actions}/test", body, key="k", expect=202)
+    assert again.json() == answers[0].json(), "what was accepted is told again, whatever has gone since"
+    await app.call("POST", f"{actions}/test", body, expect=422)
+    del body["contact"]
     quick = await app.post(f"{actions}/test", body | {"stream": "transactional"})
     assert (await app.get(f"/v1/messages/{quick['id']}"))["stream"] == "transactional"
 

@@ -16,8 +16,8 @@ WHERE l.id > $1 AND ($3::text IS NULL OR l.id = (SELECT d.lane_id FROM domain_la
 ORDER BY l.id LIMIT $2;
 
 -- name: backlogs
--- How many deliveries are ready in lanes $1, and how many wait for another try; no more than $2 of either are counted.
-SELECT lane_id, ready, waiting FROM lane_backlogs($1, $2);
+-- How many deliveries are ready in lanes $1, and how many wait for another try (no more than $2 of either are counted); and are in hand.
+SELECT lane_id, ready, waiting, leased FROM lane_backlogs($1, $2);
 
 -- name: fleet_hold
 -- What stops all sending, since when.

@@ -483,7 +483,7 @@ CREATE FUNCTION public.is_operator() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN COALESCE((current_setting('gateway.site_id'::text, true) = '*'::text), false);
 
-CREATE FUNCTION public.lane_backlogs(p_lanes integer[], p_most integer) RETURNS TABLE(lane_id integer, ready integer, waiting integer)
+CREATE FUNCTION public.lane_backlogs(p_lanes integer[], p_most integer) RETURNS TABLE(lane_id integer, ready integer, waiting integer, leased integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'public'
     SET enable_seqscan TO 'off'
@@ -493,13 +493,17 @@ CREATE FUNCTION public.lane_backlogs(p_lanes integer[], p_most integer) RETURNS 
 begin
     perform need_operator();
     return query
+    with in_hand as materialized (
+        select q.lane_id, count(*)::integer as n from queue q
+         where q.state = 'leased' and q.owner_id is not null and q.lane_id = any (p_lanes) group by q.lane_id)
     select l.id,
            (select count(*) from (select from flow f cross join lateral (
                 select from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor order by q.seq limit p_most) x
              where f.lane_id = l.id limit p_most) y)::integer,
            (select count(*) from (select from flow f cross join lateral (
                 select from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') limit p_most) x
-             where f.lane_id = l.id limit p_most) y)::integer
+             where f.lane_id = l.id limit p_most) y)::integer,
+           coalesce((select i.n from in_hand i where i.lane_id = l.id), 0)
       from unnest(p_lanes) l(id);
 end $$;
 
@@ -927,7 +931,7 @@ CREATE FUNCTION public.suspend_lanes(p_lanes integer[], p_seconds double precisi
     SET enable_seqscan TO 'off'
     AS $$
     update lane_state l set suspended_until = greatest(l.suspended_until, clock_timestamp() + make_interval(secs => s.seconds)),
-           suspended_why = s.why
+           suspended_why = case l.suspended_until when 'infinity' then l.suspended_why else s.why end
       from (select u.* from unnest(p_lanes, p_seconds, p_why) u(lane, seconds, why)
              order by u.lane) s
      where l.lane_id = any (p_lanes) and l.lane_id = s.lane

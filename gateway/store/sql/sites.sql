@@ -15,6 +15,10 @@ FROM site s LEFT JOIN hold h ON h.kind = 'site' AND h.ref = s.id AND (h.until_at
 SELECT s.id, s.name, s.time_zone, s.status, s.campaigns, s.created_at, h.why, h.created_at AS held_at
 FROM site s LEFT JOIN hold h ON h.kind = 'site' AND h.ref = s.id AND (h.until_at IS NULL OR h.until_at > now()) WHERE s.id = $1;
 
+-- name: change_site
+-- Gives site $1 name $2, time zone $3 and campaigns $4 (null: as they are); operators only. Null: there is no such site.
+UPDATE site SET name = coalesce($2, name), time_zone = coalesce($3, time_zone), campaigns = coalesce($4, campaigns) WHERE id = $1 RETURNING true;
+
 -- name: create_key
 -- Makes a key: site $1 (null: an operator's), name $2, prefix $3, SHA-256 $4, scopes $5.
 INSERT INTO api_key (site_id, name, prefix, hash, scopes) VALUES ($1, $2, $3, $4, $5)

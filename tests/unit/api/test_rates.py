@@ -66,3 +66,22 @@ def test_keys_that_ask_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
         clock.skip(1.0)
         assert takes(rates, key, 10.0, 1)
         assert len(rates._tats) <= 10
+
+
+def test_each_answer_says_what_is_left_and_when_all_is_there_again() -> None:
+    clock = FakeClock()
+    rates = Rates(clock)
+    said = [rates.take(1, 2.0, 3) for _ in range(3)]
+    assert [one["ratelimit"] for one in said] == ['"key";r=2;t=1', '"key";r=1;t=1', '"key";r=0;t=2']
+    assert {one["ratelimit-policy"] for one in said} == {'"key";q=3;w=2'}
+    clock.skip(1.0)
+    assert rates.take(1, 2.0, 3)["ratelimit"] == '"key";r=1;t=1'
+
+
+@given(rate_per_s=st.floats(0.01, 10_000), burst=st.integers(1, 1_000))
+def test_what_is_said_to_be_left_is_taken(rate_per_s: float, burst: int) -> None:
+    rates = Rates(FakeClock())
+    left = int(rates.take(1, rate_per_s, burst)["ratelimit"].split(";")[1].removeprefix("r="))
+    assert left == burst - 1
+    assert all(takes(rates, 1, rate_per_s, burst) for _ in range(left))
+    assert not takes(rates, 1, rate_per_s, burst)

@@ -87,20 +87,37 @@ begin
     return found;
 end $$;
 
--- How many deliveries are ready in each of some lanes, and how many wait for another try; no more than p_most of either are counted.
-create function lane_backlogs(p_lanes integer[], p_most integer) returns table (lane_id integer, ready integer, waiting integer)
+-- The whole lane waits: a 421, connection trouble. What waits until it is resumed keeps its operator's word whatever is refused meanwhile.
+create or replace function suspend_lanes(p_lanes integer[], p_seconds double precision[], p_why text[]) returns void language sql
+set enable_seqscan = off
+as $$
+    update lane_state l set suspended_until = greatest(l.suspended_until, clock_timestamp() + make_interval(secs => s.seconds)),
+           suspended_why = case l.suspended_until when 'infinity' then l.suspended_why else s.why end
+      from (select u.* from unnest(p_lanes, p_seconds, p_why) u(lane, seconds, why)
+             order by u.lane) s
+     where l.lane_id = any (p_lanes) and l.lane_id = s.lane
+$$;
+
+-- How many deliveries are ready in each of some lanes, how many wait for another try, and how many dispatchers have in hand; no more than
+-- p_most of either of the first two are counted.
+create function lane_backlogs(p_lanes integer[], p_most integer)
+returns table (lane_id integer, ready integer, waiting integer, leased integer)
 language plpgsql stable security definer set search_path = public set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     perform need_operator();
     return query
+    with in_hand as materialized (
+        select q.lane_id, count(*)::integer as n from queue q
+         where q.state = 'leased' and q.owner_id is not null and q.lane_id = any (p_lanes) group by q.lane_id)
     select l.id,
            (select count(*) from (select from flow f cross join lateral (
                 select from queue q where q.flow_id = f.id and q.state = 'queued' and q.seq >= f.floor order by q.seq limit p_most) x
              where f.lane_id = l.id limit p_most) y)::integer,
            (select count(*) from (select from flow f cross join lateral (
                 select from queue q where q.flow_id = f.id and q.state in ('deferred', 'in_doubt') limit p_most) x
-             where f.lane_id = l.id limit p_most) y)::integer
+             where f.lane_id = l.id limit p_most) y)::integer,
+           coalesce((select i.n from in_hand i where i.lane_id = l.id), 0)
       from unnest(p_lanes) l(id);
 end $$;
 
