@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import uvicorn
@@ -118,7 +118,8 @@ def _bound(endpoint: Endpoint) -> dict[str, str]:
     for name in ("list", "broadcast", "site"):
         if name in endpoint.query:
             bound[f"query.{name}"] = name
-    fields = getattr(endpoint.body, "__struct_encode_fields__", ())
+    body = next(iter(get_args(endpoint.body)), endpoint.body)  # one, or a list of them
+    fields = getattr(body, "__struct_encode_fields__", ())
     for name in ("list", "template", "contact", "site", "from"):
         if name in fields:
             bound[f"body.{name}"] = "sender" if name == "from" else name
