@@ -106,7 +106,7 @@ def refused_by_a_rule_that_is_known(ctx: Any, response: Any, case: Any) -> None:
     for error in problem["errors"]:
         known = any(
             re.fullmatch(at, route)
-            and re.fullmatch(where, error["pointer"])
+            and re.fullmatch(where, error["pointer"], re.DOTALL)
             and re.search(what, error["detail"])
             for at, where, what in RULES
         )
