@@ -87,6 +87,7 @@ async def test_one_click_unsubscribes_from_all_marketing_and_a_visit_alone_does_
 
     shown = await world.public.call("GET", path_of(url))
     assert (shown.status_code, shown.headers["referrer-policy"]) == (200, "no-referrer")
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
     assert '<form method="post">' in shown.text
     assert (await app.get("/v1/suppressions"))["data"] == []
 
