@@ -124,10 +124,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": text}
         for name in _PARAMETER.findall(endpoint.path)
     ]
-    is_page = getattr(endpoint.answer, "__origin__", None) is not None and hasattr(
-        endpoint.answer.__origin__, "has_more"
-    )
-    if is_page:
+    if endpoint.is_page:
         found.append(
             {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}}
         )
@@ -170,7 +167,11 @@ def _problems(endpoint: Endpoint) -> dict[str, Any]:
     by_status: dict[str, list[str]] = {}
     for type_ in sorted(types):
         by_status.setdefault(str(TYPES[type_].status), []).append(type_)
-    if endpoint.body is not None or endpoint.consumes or endpoint.path == "/v1/imports":
+    if (
+        endpoint.body is not None
+        or endpoint.consumes
+        or f"{endpoint.method} {endpoint.path}" == "POST /v1/imports"
+    ):
         by_status.setdefault("400", []).append("invalid")
         by_status.setdefault("413", []).append("invalid")
     schema = {"$ref": _REFERENCE.format(name="ProblemBody")}
