@@ -75,10 +75,13 @@ def _words(types: Sequence[inspect.Type], steps: Sequence[str]) -> list[object]:
         return _words(
             [inner for type_ in types if (inner := _within(type_, steps[0])) is not None], steps[1:]
         )
-    enums = [word for type_ in types if isinstance(type_, inspect.EnumType) for word in type_.cls]
-    return enums + [
-        word for type_ in types if isinstance(type_, inspect.LiteralType) for word in type_.values
-    ]
+    words: list[object] = []
+    for type_ in types:
+        if isinstance(type_, inspect.EnumType):
+            words += list(type_.cls)
+        elif isinstance(type_, inspect.LiteralType):
+            words += type_.values
+    return words
 
 
 def _within(type_: inspect.Type, step: str) -> inspect.Type | None:

@@ -62,7 +62,7 @@ def test_a_word_that_is_not_possible_names_those_that_are() -> None:
     with pytest.raises(Invalid) as caught:
         decode(b'{"scopes": ["read", "all"]}', msgspec.json.Decoder(NewKey))
     assert caught.value.errors == (
-        ("/scopes/1", "'all' is not possible; expected send, read, contacts, campaigns, admin"),
+        ("/scopes/1", "'all' is not possible; expected admin, campaigns, contacts, read, send"),
     )
 
 
