@@ -10,7 +10,7 @@ export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /et
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench bench-peers schema lock
+.PHONY: help setup demo run test fuzz check bench bench-peers schema lock
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ run: setup ## Run the gateway as config/gateway.toml says
 
 test: setup ## Run all tests (PYTEST_ARGS="-k name" for some)
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+fuzz: setup ## Send the API requests that nobody wrote, for minutes; a failure says how to repeat it (EXAMPLES=100 SEED=random)
+	@FUZZ_SEED=$(or $(SEED),random) FUZZ_EXAMPLES=$(or $(EXAMPLES),100) $(PY) -m pytest tests/contract/test_fuzz.py
 
 check: setup ## Lint, format, types, import layers and the house rules, without changing a file
 	.venv/bin/ruff check

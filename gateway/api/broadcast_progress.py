@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from gateway.api import sse
+from gateway.api.described import one_of
 from gateway.api.endpoint import Call, Routes
 from gateway.api.message_view import split_reply
 from gateway.api.page import Page
@@ -82,7 +83,7 @@ async def get_stats(call: Call) -> Stats:
 
 @routes.add(
     "GET", "/v1/broadcasts/{id}/deliveries", answer=Page[BroadcastDelivery], scopes={"read", "campaigns"}, campaigns=True,
-    query={"state": "only those in this state"},
+    query={"state": one_of(DeliveryState, "only those in this state")},
 )  # fmt: skip
 async def list_deliveries(call: Call) -> Page[BroadcastDelivery]:
     """List a broadcast's deliveries, in the order of the list. With `state` a page may hold few, or none, while `has_more`."""
@@ -98,7 +99,8 @@ async def list_deliveries(call: Call) -> Page[BroadcastDelivery]:
 
 @routes.add(
     "GET", "/v1/broadcasts/{id}/stream", answer=Stats, scopes={"read", "campaigns"}, campaigns=True, own_transaction=True,
-    media_type="text/event-stream",
+    media_type="text/event-stream", statuses={204: "It has ended, and `Last-Event-ID` is that of its end: there is no more to follow."},
+    reads={"Last-Event-ID": "id of the last event that came; what has changed since is told"},
 )  # fmt: skip
 async def stream(call: Call) -> Streamed | Reply:
     """Follow a broadcast's books as Server-Sent Events, `progress` on each change and `end` when it has ended."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api import trial
+from gateway.api.described import ListId, TemplateId
 from gateway.api.endpoint import Call, Routes
 from gateway.api.messages import AcceptedMessage
 from gateway.api.page import Page, page
@@ -44,8 +45,8 @@ class BroadcastBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """A broadcast to make."""
 
     name: Name
-    list: str
-    template: str
+    list: ListId
+    template: TemplateId
     sender: str | Mailbox
     reply_to: str | Mailbox = ""
     expires_in_s: Lifetime | None = None
@@ -56,8 +57,8 @@ class BroadcastChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
     """What is to be changed of a draft; what is left out stays as it is."""
 
     name: Name | UnsetType = UNSET
-    list: str | UnsetType = UNSET
-    template: str | UnsetType = UNSET
+    list: ListId | UnsetType = UNSET
+    template: TemplateId | UnsetType = UNSET
     sender: str | Mailbox | UnsetType = UNSET
     reply_to: str | Mailbox | UnsetType = UNSET
     expires_in_s: Lifetime | UnsetType = UNSET
@@ -105,7 +106,8 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 @routes.add(
-    "POST", "/v1/broadcasts", body=BroadcastBody, answer=BroadcastView, status=201, scopes={"campaigns"}, campaigns=True
+    "POST", "/v1/broadcasts", body=BroadcastBody, answer=BroadcastView, status=201, scopes={"campaigns"}, campaigns=True,
+    problems={"domain_unverified"},
 )  # fmt: skip
 async def create_broadcast(call: Call, data: BroadcastBody) -> BroadcastView:
     """Make a draft; nothing is sent before `actions/send` or the time of `actions/schedule`."""
@@ -139,7 +141,8 @@ async def get_broadcast(call: Call) -> BroadcastView:
 
 
 @routes.add(
-    "PATCH", "/v1/broadcasts/{id}", body=BroadcastChange, answer=BroadcastView, scopes={"campaigns"}, campaigns=True
+    "PATCH", "/v1/broadcasts/{id}", body=BroadcastChange, answer=BroadcastView, scopes={"campaigns"}, campaigns=True,
+    problems={"domain_unverified", "invalid_transition"},
 )  # fmt: skip
 async def change_broadcast(call: Call, data: BroadcastChange) -> BroadcastView:
     """Change a draft."""
@@ -163,7 +166,8 @@ async def change_broadcast(call: Call, data: BroadcastChange) -> BroadcastView:
 
 
 @routes.add(
-    "DELETE", "/v1/broadcasts/{id}", answer=None, status=204, scopes={"campaigns"}, campaigns=True
+    "DELETE", "/v1/broadcasts/{id}", answer=None, status=204, scopes={"campaigns"}, campaigns=True,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def delete_broadcast(call: Call) -> None:
     """Remove a draft; what was launched stays in the books."""
@@ -209,6 +213,7 @@ async def estimate(call: Call) -> Estimate:
 @routes.add(
     "POST", "/v1/broadcasts/{id}/actions/test", body=TrialBody, answer=AcceptedMessage, status=trial.STATUS,
     scopes={"campaigns"}, campaigns=True, own_transaction=True,
+    problems={"domain_unverified"},
 )  # fmt: skip
 async def test_broadcast(call: Call) -> Reply:
     """Send a broadcast's mail, as its template is now, to one address; it is no delivery of the broadcast."""
@@ -224,7 +229,8 @@ async def test_broadcast(call: Call) -> Reply:
 
 
 @routes.add(
-    "POST", "/v1/broadcasts/{id}/actions/send", answer=BroadcastView, status=202, scopes={"campaigns"}, campaigns=True
+    "POST", "/v1/broadcasts/{id}/actions/send", answer=BroadcastView, status=202, scopes={"campaigns"}, campaigns=True,
+    problems={"domain_unverified", "invalid_transition"},
 )  # fmt: skip
 async def send(call: Call) -> BroadcastView:
     """Freeze audience and content, and send."""
@@ -233,7 +239,8 @@ async def send(call: Call) -> BroadcastView:
 
 
 @routes.add(
-    "POST", "/v1/broadcasts/{id}/actions/schedule", body=ScheduleBody, answer=BroadcastView, scopes={"campaigns"}, campaigns=True
+    "POST", "/v1/broadcasts/{id}/actions/schedule", body=ScheduleBody, answer=BroadcastView, scopes={"campaigns"}, campaigns=True,
+    problems={"domain_unverified", "invalid_transition"},
 )  # fmt: skip
 async def schedule(call: Call, data: ScheduleBody) -> BroadcastView:
     """Send at a time, with the audience and content of then; a scheduled one: at another time."""
@@ -247,7 +254,8 @@ async def schedule(call: Call, data: ScheduleBody) -> BroadcastView:
 
 
 @routes.add(
-    "POST", "/v1/broadcasts/{id}/actions/pause", answer=BroadcastView, scopes={"campaigns"}, campaigns=True
+    "POST", "/v1/broadcasts/{id}/actions/pause", answer=BroadcastView, scopes={"campaigns"}, campaigns=True,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def pause(call: Call) -> BroadcastView:
     """Hold back what has not left."""
@@ -263,7 +271,8 @@ async def _wake(call: Call, _: BroadcastView) -> None:
 
 
 @routes.add(
-    "POST", "/v1/broadcasts/{id}/actions/resume", answer=BroadcastView, scopes={"campaigns"}, campaigns=True, then=_wake
+    "POST", "/v1/broadcasts/{id}/actions/resume", answer=BroadcastView, scopes={"campaigns"}, campaigns=True, then=_wake,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def resume(call: Call) -> BroadcastView:
     """Let a paused broadcast go on."""
@@ -271,7 +280,8 @@ async def resume(call: Call) -> BroadcastView:
 
 
 @routes.add(
-    "POST", "/v1/broadcasts/{id}/actions/cancel", answer=BroadcastView, scopes={"campaigns"}, campaigns=True
+    "POST", "/v1/broadcasts/{id}/actions/cancel", answer=BroadcastView, scopes={"campaigns"}, campaigns=True,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def cancel(call: Call) -> BroadcastView:
     """End a broadcast; what waits is cancelled."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.api.described import ADDRESS, Described, id_schema
+from gateway.api.described import Address as EmailAddress
 from gateway.api.endpoint import Call, Routes
 from gateway.api.page import Page, page
 from gateway.errors import Invalid
@@ -30,7 +32,7 @@ _SEARCH_LIMIT: Final = 200
 class ContactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A contact to make."""
 
-    email: Annotated[str, Meta(max_length=320)]
+    email: EmailAddress
     first_name: Name = ""
     last_name: Name = ""
     phone: Phone = ""
@@ -41,7 +43,7 @@ class ContactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ContactChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be changed of a contact; what is left out stays. Of `fields` those that are given; one that is null goes (RFC 7396)."""
 
-    email: Annotated[str, Meta(max_length=320)] | UnsetType = UNSET
+    email: EmailAddress | UnsetType = UNSET
     first_name: Name | UnsetType = UNSET
     last_name: Name | UnsetType = UNSET
     phone: Phone | UnsetType = UNSET
@@ -65,7 +67,8 @@ class ContactView(msgspec.Struct, frozen=True):
 
 
 @routes.add(
-    "POST", "/v1/contacts", body=ContactBody, answer=ContactView, status=201, scopes={"contacts"}, campaigns=True
+    "POST", "/v1/contacts", body=ContactBody, answer=ContactView, status=201, scopes={"contacts"}, campaigns=True,
+    problems={"conflict"},
 )  # fmt: skip
 async def create_contact(call: Call, data: ContactBody) -> ContactView:
     """Make a contact."""
@@ -84,10 +87,12 @@ async def create_contact(call: Call, data: ContactBody) -> ContactView:
 @routes.add(
     "GET", "/v1/contacts", answer=Page[ContactView], scopes={"read", "contacts"}, campaigns=True,
     query={
-        "email": "only the contact with this address",
-        "search": "with this in address, name or phone, in any case of letters",
+        "email": Described("only the contact with this address", ADDRESS),
+        "search": Described(
+            "with this in address, name or phone, in any case of letters", {"type": "string", "maxLength": _SEARCH_LIMIT}
+        ),
         "tag": "with this tag",
-        "list": "on this list",
+        "list": Described("on this list", id_schema(Prefix.LIST, empty=True)),
     },
 )  # fmt: skip
 async def list_contacts(call: Call) -> Page[ContactView]:
@@ -113,7 +118,8 @@ async def get_contact(call: Call) -> ContactView:
 
 
 @routes.add(
-    "PATCH", "/v1/contacts/{id}", body=ContactChange, answer=ContactView, scopes={"contacts"}, campaigns=True
+    "PATCH", "/v1/contacts/{id}", body=ContactChange, answer=ContactView, scopes={"contacts"}, campaigns=True,
+    problems={"conflict"},
 )  # fmt: skip
 async def change_contact(call: Call, data: ContactChange) -> ContactView:
     """Change a contact; what was sent to it stays in the books, under the address of then."""

@@ -52,7 +52,15 @@ class DomainView(msgspec.Struct, frozen=True):
     verified_at: datetime | None
 
 
-@routes.add("POST", "/v1/domains", body=NewDomain, answer=DomainView, status=201, scopes={"admin"})
+@routes.add(
+    "POST",
+    "/v1/domains",
+    body=NewDomain,
+    answer=DomainView,
+    status=201,
+    scopes={"admin"},
+    problems={"conflict"},
+)
 async def create_domain(call: Call, data: NewDomain) -> DomainView:
     """Add a sending domain; makes its DKIM key."""
     try:
@@ -86,7 +94,12 @@ async def get_domain(call: Call) -> DomainView:
 
 
 @routes.add(
-    "POST", "/v1/domains/{id}/actions/rotate", answer=DomainView, access=Access.BOTH, scopes={"admin"}
+    "POST",
+    "/v1/domains/{id}/actions/rotate",
+    answer=DomainView,
+    access=Access.BOTH,
+    scopes={"admin"},
+    problems={"conflict"},
 )
 async def rotate_key(call: Call) -> DomainView:
     """Sign with the spare DKIM key from now on; the other one stays published, for mail that is under way."""

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 from litestar import Request
 
+from gateway.api.described import Described
 from gateway.api.services import Services
 from gateway.errors import Forbidden, Invalid, NotFound
 from gateway.model.ids import Prefix, decode
@@ -48,7 +49,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     `own_transaction`: the handler opens what it needs, and does its own idempotency; else it runs in a transaction of the site
     with `call.connection`, and a POST with an Idempotency-Key is stored with its answer. `keep`: what is stored of the answer,
-    where that must not be all of it.
+    where that must not be all of it. `rules`: what a schema can say of the body beside its type; `uploads`: bodies that the handler
+    reads by itself, by content type; `problems`: the types of its own, beside those that all routes of its kind have; `statuses`: of
+    further answers that are no problem; `reads` and `gives`: headers of its own.
     """
 
     method: Method
@@ -63,11 +66,17 @@ class Endpoint(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     campaigns: bool
     own_transaction: bool
-    query: Mapping[str, str]
+    query: Mapping[str, str | Described]
     media_type: str
     consumes: str
     keep: Callable[[Any], Any] | None
     then: Callable[[Call, Any], Awaitable[None]] | None
+    rules: Mapping[str, Any]
+    uploads: Mapping[str, Any]
+    problems: frozenset[str]
+    statuses: Mapping[int, str]
+    reads: Mapping[str, str]
+    gives: Mapping[str, str]
 
     @property
     def is_page(self) -> bool:
@@ -77,7 +86,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def parameters(self) -> tuple[str, ...]:
         """All that the query may hold."""
-        return (*self.query, "limit", "after") if self.is_page else tuple(self.query)
+        return tuple(dict.fromkeys((*self.query, *(("limit", "after") if self.is_page else ()))))
 
 
 class Call:
@@ -204,11 +213,17 @@ class Routes:
         scopes: set[str] | None = None,
         campaigns: bool = False,
         own_transaction: bool = False,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Described] | None = None,
         media_type: str = "application/json",
         consumes: str = "",
         keep: Callable[[Any], Any] | None = None,
         then: Callable[[Call, Any], Awaitable[None]] | None = None,
+        rules: Mapping[str, Any] | None = None,
+        uploads: Mapping[str, Any] | None = None,
+        problems: set[str] | None = None,
+        statuses: Mapping[int, str] | None = None,
+        reads: Mapping[str, str] | None = None,
+        gives: Mapping[str, str] | None = None,
     ) -> Callable[[_Handler], _Handler]:
         """Add a route; the first line of the handler's docstring is its summary.
 
@@ -227,6 +242,12 @@ class Routes:
             consumes: content type of a body that is not JSON; the handler finds it in `call.body`.
             keep: see `Endpoint`.
             then: runs after the commit, with the answer.
+            rules: see `Endpoint`; so with what follows.
+            uploads: content type → schema of the body.
+            problems: types of problems, as in `api/errors`.
+            statuses: status → what it means.
+            reads: headers of the request → what they mean.
+            gives: headers of the answer → what they say.
         """
 
         def register(handler: _Handler) -> _Handler:
@@ -249,6 +270,12 @@ class Routes:
                     consumes=consumes,
                     keep=keep,
                     then=then,
+                    rules=rules or {},
+                    uploads=uploads or {},
+                    problems=frozenset(problems or ()),
+                    statuses=statuses or {},
+                    reads=reads or {},
+                    gives=gives or {},
                 )
             )
             return handler

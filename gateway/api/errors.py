@@ -13,6 +13,8 @@ import msgspec
 from gateway.errors import GatewayError, Invalid, InvalidTransition, Problem, StoreUnavailable
 
 PROBLEM_JSON: Final = "application/problem+json"
+BUG_TYPE: Final = "about:blank"
+"""The type of what has no type: an error that nobody foresaw, or a status that says it all (RFC 9457 §4.2.1)."""
 
 
 class Malformed(Invalid):
@@ -105,7 +107,7 @@ def answer(error: GatewayError, request_id: str) -> Answer:
 def bug(request_id: str) -> ProblemBody:
     """What is said of an error that nobody foresaw: nothing."""
     return ProblemBody(
-        "about:blank", "Internal Server Error", 500, "an error on our side; it has been logged", request_id
+        BUG_TYPE, "Internal Server Error", 500, "an error on our side; it has been logged", request_id
     )
 
 

@@ -15,6 +15,7 @@ from typing import IO, Final
 import msgspec
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from gateway.api.described import Described
 from gateway.api.endpoint import Call, Routes
 from gateway.api.errors import Malformed, TooLarge
 from gateway.api.page import Page, page
@@ -32,6 +33,7 @@ routes = Routes("imports")
 UPLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
 _IN_MEMORY_BYTES: Final = 1024 * 1024
 _NAME_LIMIT: Final = 200
+_LIST: Final = {"type": "string", "maxLength": _NAME_LIMIT}
 
 
 class ImportView(msgspec.Struct, frozen=True):
@@ -68,7 +70,16 @@ class _Upload(msgspec.Struct):
 
 @routes.add(
     "POST", "/v1/imports", answer=ImportView, status=202, scopes={"contacts"}, campaigns=True, own_transaction=True,
-    query={"list": "id of the list to fill, or the name of one to make; in a form also as a field"},
+    query={"list": Described("id of the list to fill, or the name of one to make; in a form also as a field", _LIST)},
+    uploads={
+        "text/csv": {"type": "string"},
+        "multipart/form-data": {
+            "type": "object",
+            "required": ["file"],
+            "properties": {"file": {"type": "string", "contentMediaType": "text/csv"}, "list": _LIST},
+            "additionalProperties": False,
+        },
+    },
 )  # fmt: skip
 async def create_import(call: Call) -> ImportView:
     """Import contacts from CSV; the columns are those of `template.csv`, any others become custom fields."""
@@ -116,7 +127,16 @@ async def get_import(call: Call) -> ImportView:
 
 
 @routes.add(
-    "GET", "/v1/imports/{id}/errors", answer=Page[RowErrorView], scopes={"read", "contacts"}, campaigns=True
+    "GET",
+    "/v1/imports/{id}/errors",
+    answer=Page[RowErrorView],
+    scopes={"read", "contacts"},
+    campaigns=True,
+    query={
+        "after": Described(
+            "`next` of the page before", {"type": "string", "pattern": "^([0-9]{1,9}(:.*)?)?$"}
+        )
+    },
 )
 async def list_errors(call: Call) -> Page[RowErrorView]:
     """List why rows were refused, by line; the first 10,000 are kept."""
@@ -145,7 +165,7 @@ async def _list(connection: Connection, site_id: int, wanted: str) -> int | None
 async def _receive(call: Call, file: IO[bytes]) -> _Upload:
     """Write the upload to `file`; its size is checked while it comes, and memory holds a chunk of it."""
     kind, options = parse_options_header(call.request.headers.get("content-type", ""))
-    wanted = call.query("list") or ""
+    wanted = _short(call.query("list") or "")
     hashed = hashlib.sha256()
     size = 0
 
@@ -183,6 +203,13 @@ async def _receive(call: Call, file: IO[bytes]) -> _Upload:
     # The boundary differs each time that a client sends the same form: it is no part of the digest.
     hashed.update(b"\0" + wanted.encode())
     return _Upload(file, hashlib.sha256(b"POST /v1/imports\n" + hashed.digest()).digest(), wanted)
+
+
+def _short(wanted: str) -> str:
+    """The query's `list`, which is looked at even where the form has one."""
+    if len(wanted) > _NAME_LIMIT:
+        raise Invalid([("/list", f"a name of more than {_NAME_LIMIT} characters")])
+    return wanted
 
 
 class _Form:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.api.described import Described, SiteId, id_schema
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.page import Page, page
 from gateway.errors import Invalid
@@ -29,7 +30,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5)]
     name: Annotated[str, Meta(max_length=200)] = ""
-    site: str | UnsetType = UNSET
+    site: SiteId | UnsetType = UNSET
     """Whose; operators have to say it, a site's own key need not."""
 
 
@@ -63,7 +64,8 @@ def _without_text(created: CreatedKey) -> CreatedKey:
 
 
 @routes.add(
-    "POST", "/v1/keys", body=NewKey, answer=CreatedKey, status=201, access=Access.BOTH, scopes={"admin"}, keep=_without_text
+    "POST", "/v1/keys", body=NewKey, answer=CreatedKey, status=201, access=Access.BOTH, scopes={"admin"}, keep=_without_text,
+    problems={"not_found"},
 )  # fmt: skip
 async def create_key(call: Call, data: NewKey) -> CreatedKey:
     """Make a key; its text is shown this once."""
@@ -75,7 +77,8 @@ async def create_key(call: Call, data: NewKey) -> CreatedKey:
 
 
 @routes.add(
-    "GET", "/v1/keys", answer=Page[KeyView], access=Access.BOTH, scopes={"admin"}, query={"site": "whose keys; for operators"}
+    "GET", "/v1/keys", answer=Page[KeyView], access=Access.BOTH, scopes={"admin"},
+    query={"site": Described("whose keys; operators have to say it", id_schema(Prefix.SITE))},
 )  # fmt: skip
 async def list_keys(call: Call) -> Page[KeyView]:
     """List the keys of a site, the revoked too."""

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from gateway.api.described import Described
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.page import Page, page
 from gateway.errors import Invalid, InvalidTransition, NotFound
@@ -100,7 +101,7 @@ class LaneView(msgspec.Struct, frozen=True):
 
 @routes.add(
     "GET", "/v1/lanes", answer=Page[LaneView], access=Access.OPERATOR,
-    query={"domain": "only the lane of this domain", "suspended": "`true`: only those that are suspended"},
+    query={"domain": "only the lane of this domain", "suspended": Described("`true`: only those that are suspended", {"type": "string", "enum": ["", "true", "false"]})},
 )  # fmt: skip
 async def list_lanes(call: Call) -> Page[LaneView]:
     """List the lanes; a page holds up to 100."""
@@ -126,7 +127,10 @@ async def get_lane(call: Call) -> LaneView:
     return await _show(call, call.id(Prefix.LANE))
 
 
-@routes.add("PUT", "/v1/lanes/{id}/limit", body=LimitBody, answer=LaneView, access=Access.OPERATOR)
+@routes.add(
+    "PUT", "/v1/lanes/{id}/limit", body=LimitBody, answer=LaneView, access=Access.OPERATOR,
+    rules={"anyOf": [{"required": [name]} for name in ("rate_per_s", "burst", "max_connections")]},
+)  # fmt: skip
 async def limit_lane(call: Call, data: LimitBody) -> LaneView:
     """Give a lane limits for a time, at once and before those of the throttles."""
     lane_id = call.id(Prefix.LANE)
@@ -175,7 +179,9 @@ async def drain_lane(call: Call, data: DrainBody) -> LaneView:
     return await _show(call, lane_id)
 
 
-@routes.add("POST", "/v1/lanes/{id}/actions/resume", answer=LaneView, access=Access.OPERATOR)
+@routes.add(
+    "POST", "/v1/lanes/{id}/actions/resume", answer=LaneView, access=Access.OPERATOR, problems={"invalid_transition"}
+)  # fmt: skip
 async def resume_lane(call: Call) -> LaneView:
     """Let a suspended lane go on at once, whoever suspended it."""
     lane_id = call.id(Prefix.LANE)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.contacts import ContactView, show_contact
+from gateway.api.described import ContactId
 from gateway.api.endpoint import Call, Routes
 from gateway.api.page import Page, page
 from gateway.errors import Invalid
@@ -37,12 +38,13 @@ class ListView(msgspec.Struct, frozen=True):
 class NewMembers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A contact to put on a list, or up to 1,000 of them."""
 
-    contact: str | UnsetType = UNSET
-    contacts: Annotated[list[str], Meta(min_length=1, max_length=1_000)] | UnsetType = UNSET
+    contact: ContactId | UnsetType = UNSET
+    contacts: Annotated[list[ContactId], Meta(min_length=1, max_length=1_000)] | UnsetType = UNSET
 
 
 @routes.add(
-    "POST", "/v1/lists", body=NewList, answer=ListView, status=201, scopes={"contacts"}, campaigns=True
+    "POST", "/v1/lists", body=NewList, answer=ListView, status=201, scopes={"contacts"}, campaigns=True,
+    problems={"conflict"},
 )  # fmt: skip
 async def create_list(call: Call, data: NewList) -> ListView:
     """Make a list."""
@@ -64,14 +66,17 @@ async def get_list(call: Call) -> ListView:
 
 
 @routes.add(
-    "PATCH", "/v1/lists/{id}", body=NewList, answer=ListView, scopes={"contacts"}, campaigns=True
+    "PATCH", "/v1/lists/{id}", body=NewList, answer=ListView, scopes={"contacts"}, campaigns=True,
+    problems={"conflict"},
 )  # fmt: skip
 async def change_list(call: Call, data: NewList) -> ListView:
     """Give a list another name."""
     return _view(await lists.change_list(call.connection, call.id(Prefix.LIST), data.name))
 
 
-@routes.add("DELETE", "/v1/lists/{id}", answer=None, status=204, scopes={"contacts"}, campaigns=True)
+@routes.add(
+    "DELETE", "/v1/lists/{id}", answer=None, status=204, scopes={"contacts"}, campaigns=True, problems={"conflict"}
+)  # fmt: skip
 async def delete_list(call: Call) -> None:
     """Remove a list that no broadcast uses; its contacts stay."""
     await lists.delete_list(call.connection, call.id(Prefix.LIST))
@@ -89,7 +94,8 @@ async def list_members(call: Call) -> Page[ContactView]:
 
 
 @routes.add(
-    "POST", "/v1/lists/{id}/members", body=NewMembers, answer=None, status=204, scopes={"contacts"}, campaigns=True
+    "POST", "/v1/lists/{id}/members", body=NewMembers, answer=None, status=204, scopes={"contacts"}, campaigns=True,
+    rules={"oneOf": [{"required": ["contact"]}, {"required": ["contacts"]}]},
 )  # fmt: skip
 async def add_members(call: Call, data: NewMembers) -> None:
     """Put a contact on a list, or many, all or none of them; who is on it already stays on it."""

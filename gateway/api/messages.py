@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
+from msgspec import Meta
 
 from gateway.api.decode import decode
 from gateway.api.endpoint import Call, Routes
@@ -35,6 +36,7 @@ from gateway.store.tenancy import as_site
 
 routes = Routes("messages")
 
+Items = Annotated[list[MessageBody], Meta(min_length=1, max_length=ITEMS_LIMIT)]
 _ONE: Final = msgspec.json.Decoder(MessageBody)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODER: Final = msgspec.json.Encoder()
@@ -71,8 +73,8 @@ class BatchAnswer(msgspec.Struct, frozen=True):
 
 
 @routes.add(
-    "POST", "/v1/messages", body=MessageBody | list[MessageBody], answer=AcceptedMessage | BatchAnswer, status=_STATUS,
-    scopes={"send"}, own_transaction=True,
+    "POST", "/v1/messages", body=MessageBody | Items, answer=AcceptedMessage | BatchAnswer, status=_STATUS,
+    scopes={"send"}, own_transaction=True, problems={"domain_unverified"},
 )  # fmt: skip
 async def submit(call: Call) -> Reply:
     """Send one message, or an array of up to 1,000; each to up to 1,000 recipients."""

@@ -132,7 +132,9 @@ async def get_erasure(call: Call) -> ErasureView:
     return _erasure(await privacy.get_erasure(call.connection, call.id(Prefix.ERASURE)))
 
 
-@routes.add("POST", "/v1/messages/{id}/actions/erase", answer=None, status=204, scopes={"contacts"})
+@routes.add(
+    "POST", "/v1/messages/{id}/actions/erase", answer=None, status=204, scopes={"contacts"}, problems={"conflict"}
+)  # fmt: skip
 async def erase_message(call: Call) -> None:
     """Erase a message that has ended: its content, its recipients and the replies about them; its states stay. No broadcast's."""
     await retention.erase_message(call.connection, call.site_id, call.id(Prefix.MESSAGE))

@@ -29,7 +29,7 @@ from gateway.store.tenancy import OPERATOR, as_site
 
 routes = Routes("public")
 
-_HTML: Final = "text/html"
+_HTML: Final = "text/html"  # Litestar adds the charset
 _PRIVATE: Final = {"referrer-policy": "no-referrer", "x-robots-tag": "noindex"}
 _PAGE: Final = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -78,7 +78,10 @@ async def unsubscribe(call: Call) -> Reply:
     return Reply(_DONE, headers=_PRIVATE)
 
 
-@routes.add("GET", "/c/{token}", answer=None, status=302, access=Access.PUBLIC, own_transaction=True)
+@routes.add(
+    "GET", "/c/{token}", answer=None, status=302, access=Access.PUBLIC, own_transaction=True,
+    gives={"Location": "where the link goes"},
+)  # fmt: skip
 async def follow_link(call: Call) -> Reply:
     """Lead to where a tracked link goes."""
     click = read_click(_ring(call.services.master_key, Purpose.CLICK), call.request.path_params["token"])

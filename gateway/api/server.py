@@ -67,7 +67,7 @@ def create_app(services: Services) -> Litestar:
     """Make the application."""
     openapi.publish(endpoints())
     return Litestar(
-        route_handlers=[_route(endpoint, services) for endpoint in endpoints()],
+        route_handlers=_handlers(services),
         exception_handlers={HTTPException: cast(Any, _refuse)},
         openapi_config=None,
         request_max_body_size=None,  # each route has its own limit
@@ -131,15 +131,24 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _route(endpoint: Endpoint, services: Services) -> HTTPRouteHandler:
-    handler = Handler(endpoint, services)
+def _handlers(services: Services) -> list[HTTPRouteHandler]:
+    """One for each path: of several, Litestar's answer to OPTIONS would name the methods of one."""
+    by_path: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints():
+        by_path.setdefault(endpoint.path, []).append(endpoint)
+    return [_route(path, there, services) for path, there in by_path.items()]
+
+
+def _route(path: str, there: Sequence[Endpoint], services: Services) -> HTTPRouteHandler:
+    handlers = {str(endpoint.method): Handler(endpoint, services) for endpoint in there}
 
     async def serve(request: Request[Any, Any, Any]) -> ASGIResponse:
-        return await handler(request)
+        return await handlers[request.method](request)
 
     # The status is the answer's own; Litestar wants one that may have a body.
-    path = endpoint.path.replace("}", ":str}")
-    return HTTPRouteHandler(path, http_method=endpoint.method, status_code=200)(serve)
+    return HTTPRouteHandler(
+        path.replace("}", ":str}"), http_method=[endpoint.method for endpoint in there], status_code=200
+    )(serve)
 
 
 def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -147,7 +156,7 @@ def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
     request_id = new_request_id()
     if error.status_code == 405:
         detail = f"{request.method} is not possible at this path"
-        body = errors.ProblemBody("about:blank", "Method Not Allowed", 405, detail, request_id)
+        body = errors.ProblemBody(errors.BUG_TYPE, "Method Not Allowed", 405, detail, request_id)
     elif error.status_code == 404:
         detail = "there is nothing at this path; the routes begin with /v1/, and /openapi.json names them all"
         body = errors.describe(NotFound(detail), request_id)
@@ -157,8 +166,14 @@ def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
         msgspec.json.encode(body),
         status_code=body.status,
         media_type=errors.PROBLEM_JSON,
-        headers={"cache-control": "no-store", "x-request-id": request_id},
+        headers={"cache-control": "no-store", "x-request-id": request_id, **_allowed(error)},
     )
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    """The methods that a path has, which RFC 9110 §15.5.6 wants to be told with a 405."""
+    allow = (error.headers or {}).get("allow")
+    return {"allow": allow} if allow else {}
 
 
 def _listen(config: Config) -> socket.socket:

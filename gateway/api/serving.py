@@ -33,7 +33,8 @@ from gateway.telemetry import Event, log
 AnyRequest = Request[Any, Any, Any]
 
 _ENCODER: Final = msgspec.json.Encoder()
-_KEY_LIMIT: Final = 255
+KEY_LIMIT: Final = 255
+"""Characters of an Idempotency-Key, at most."""
 SEND_PATIENCE_S: Final = 60.0
 """How long a client of a streamed answer may take nothing of it."""
 
@@ -246,8 +247,8 @@ def idempotency_key(request: AnyRequest) -> str | None:
         Invalid: it is empty, too long, or not of printable ASCII.
     """
     key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isascii() and key.isprintable()):
-        raise Invalid([("", f"Idempotency-Key: expected 1 to {_KEY_LIMIT} printable characters of ASCII")])
+    if key is not None and not (0 < len(key) <= KEY_LIMIT and key.isascii() and key.isprintable()):
+        raise Invalid([("", f"Idempotency-Key: expected 1 to {KEY_LIMIT} printable characters of ASCII")])
     return key
 
 

@@ -108,7 +108,8 @@ async def change_site(call: Call, data: SiteChange) -> SiteView:
 
 
 @routes.add(
-    "POST", "/v1/sites/{id}/actions/hold", body=HoldBody, answer=SiteView, access=Access.OPERATOR
+    "POST", "/v1/sites/{id}/actions/hold", body=HoldBody, answer=SiteView, access=Access.OPERATOR,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def hold_site(call: Call, data: HoldBody) -> SiteView:
     """Stop all sending of a site, within a second on the wire; what is just being sent is finished."""
@@ -128,7 +129,8 @@ async def _wake(call: Call, _: SiteView) -> None:
 
 
 @routes.add(
-    "POST", "/v1/sites/{id}/actions/release", answer=SiteView, access=Access.OPERATOR, then=_wake
+    "POST", "/v1/sites/{id}/actions/release", answer=SiteView, access=Access.OPERATOR, then=_wake,
+    problems={"invalid_transition"},
 )  # fmt: skip
 async def release_site(call: Call) -> SiteView:
     """Let a site send again."""

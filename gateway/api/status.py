@@ -7,9 +7,11 @@ what an action does to the queue (`store/messages`, `sql/migrations/0016_status.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
+from gateway.api.described import ADDRESS, TIME, Described, id_schema, one_of, or_nothing
 from gateway.api.endpoint import Call, Routes
 from gateway.api.message_view import MessageSummary, MessageView, show_message, show_summary
 from gateway.api.page import Page
@@ -26,6 +28,8 @@ from gateway.store.messages import Filters, Happening, Message
 
 routes = Routes("messages")
 
+_REFUSED: Final = {"conflict", "invalid_transition"}
+
 
 class DeliveryWhy(msgspec.Struct, frozen=True):
     """Why a delivery is where it is: the first of `reasons` decides, the others would hold it next."""
@@ -40,12 +44,12 @@ class DeliveryWhy(msgspec.Struct, frozen=True):
 @routes.add(
     "GET", "/v1/messages", answer=Page[MessageSummary], scopes={"read", "send"},
     query={
-        "stream": "`transactional` or `marketing`",
-        "state": "with a delivery in this state; finds no message of a broadcast",
-        "recipient": "to this address; finds no message of a broadcast",
-        "broadcast": "id of a broadcast: its message",
-        "created_from": "accepted at this time or later (RFC 3339)",
-        "created_to": "accepted before this time (RFC 3339)",
+        "stream": one_of(Stream, "of this stream"),
+        "state": one_of(DeliveryState, "with a delivery in this state; finds no message of a broadcast"),
+        "recipient": Described("to this address; finds no message of a broadcast", or_nothing(ADDRESS)),
+        "broadcast": Described("its message; not together with `state` or `recipient`", id_schema(Prefix.BROADCAST)),
+        "created_from": Described("accepted at this time or later (RFC 3339)", or_nothing(TIME)),
+        "created_to": Described("accepted before this time (RFC 3339)", or_nothing(TIME)),
     },
 )  # fmt: skip
 async def list_messages(call: Call) -> Page[MessageSummary]:
@@ -85,19 +89,23 @@ async def explain_message(call: Call) -> Page[DeliveryWhy]:
     return Page(data, has_more=more, next=data[-1].id if more else None)
 
 
-@routes.add("POST", "/v1/messages/{id}/actions/cancel", answer=MessageView, scopes={"send"})
+@routes.add(
+    "POST", "/v1/messages/{id}/actions/cancel", answer=MessageView, scopes={"send"}, problems=_REFUSED
+)
 async def cancel_message(call: Call) -> MessageView:
     """Cancel what waits; what is being sent, or may have been, goes on."""
     return await _act(call, Action.CANCEL)
 
 
-@routes.add("POST", "/v1/messages/{id}/actions/hold", answer=MessageView, scopes={"send"})
+@routes.add("POST", "/v1/messages/{id}/actions/hold", answer=MessageView, scopes={"send"}, problems=_REFUSED)
 async def hold_message(call: Call) -> MessageView:
     """Hold what waits until it is released; it still expires."""
     return await _act(call, Action.HOLD)
 
 
-@routes.add("POST", "/v1/messages/{id}/actions/release", answer=MessageView, scopes={"send"})
+@routes.add(
+    "POST", "/v1/messages/{id}/actions/release", answer=MessageView, scopes={"send"}, problems=_REFUSED
+)
 async def release_message(call: Call) -> MessageView:
     """Let what is held go on."""
     return await _act(call, Action.RELEASE)

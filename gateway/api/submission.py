@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.api.decode import escape
+from gateway.api.described import TemplateId
 from gateway.api.senders import Mailbox, Sender, read_mailbox
 from gateway.api.templates import Body, check_content
 from gateway.config import ExpiryConfig
@@ -74,7 +75,7 @@ class MessageBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     subject: Annotated[str, Meta(min_length=1, max_length=2_000)] | UnsetType = UNSET
     html: Body = ""
     text: Body = ""
-    template: str | UnsetType = UNSET
+    template: TemplateId | UnsetType = UNSET
     """Id of a template, instead of subject, html and text."""
     variables: Variables = {}
     reply_to: str | Mailbox = ""

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.api.described import ADDRESS, Address, Described
 from gateway.api.endpoint import Call, Routes
 from gateway.api.imports import RowErrorView
 from gateway.api.page import Page
@@ -38,6 +39,7 @@ routes = Routes("suppressions")
 
 Scope = Literal["all", "marketing"]
 BATCH: Final = 1_000
+_SCOPE: Final = {"type": "string", "enum": list(SCOPES)}
 _ERRORS_SHOWN: Final = 100
 _ATTACHED: Final = {"content-disposition": 'attachment; filename="suppressions.csv"'}
 
@@ -45,7 +47,7 @@ _ATTACHED: Final = {"content-disposition": 'attachment; filename="suppressions.c
 class NewSuppression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An address to suppress."""
 
-    email: Annotated[str, Meta(max_length=320)]
+    email: Address
     scope: Scope = "all"
     reason: Annotated[str, Meta(min_length=1, max_length=REASON_LIMIT)] = "manual"
     evidence: Annotated[str, Meta(max_length=EVIDENCE_LIMIT)] = ""
@@ -75,9 +77,9 @@ class SuppressionImport(msgspec.Struct, frozen=True):
 @routes.add(
     "GET", "/v1/suppressions", answer=Page[SuppressionView], scopes={"read"},
     query={
-        "scope": "`all` or `marketing`",
+        "scope": Described("only those for all mail, or for marketing", _SCOPE),
         "reason": "only those for this reason, such as `hard_bounce`",
-        "email": "only those of this address",
+        "email": Described("only those of this address", ADDRESS),
     },
 )  # fmt: skip
 async def list_suppressions(call: Call) -> Page[SuppressionView]:
@@ -107,7 +109,8 @@ async def add_suppression(call: Call, data: NewSuppression) -> SuppressionView:
 
 
 @routes.add(
-    "POST", "/v1/suppressions/import", answer=SuppressionImport, scopes={"contacts"}, consumes="text/csv", own_transaction=True
+    "POST", "/v1/suppressions/import", answer=SuppressionImport, scopes={"contacts"}, consumes="text/csv", own_transaction=True,
+    uploads={"text/csv": {"type": "string", "minLength": 1}},
 )  # fmt: skip
 async def import_suppressions(call: Call) -> Reply:
     """Suppress addresses from CSV: columns `email`, and if wanted `scope` (all), `reason` (import) and `evidence`.
@@ -133,10 +136,11 @@ async def import_suppressions(call: Call) -> Reply:
 
 @routes.add(
     "GET", "/v1/suppressions/export.csv", answer=str, scopes={"read"}, own_transaction=True, media_type="text/csv",
+    gives={"Content-Disposition": "a file name to save it under"},
     query={
-        "scope": "`all` or `marketing`",
+        "scope": Described("only those for all mail, or for marketing", _SCOPE),
         "reason": "only those for this reason, such as `hard_bounce`",
-        "email": "only those of this address",
+        "email": Described("only those of this address", ADDRESS),
     },
 )  # fmt: skip
 async def export_suppressions(call: Call) -> Streamed:
@@ -147,7 +151,7 @@ async def export_suppressions(call: Call) -> Streamed:
 
 @routes.add(
     "DELETE", "/v1/suppressions/{email}", answer=None, status=204, scopes={"contacts"},
-    query={"scope": "`all` or `marketing`; without, both"},
+    query={"scope": Described("without: both", _SCOPE)},
 )  # fmt: skip
 async def remove_suppression(call: Call) -> None:
     """Let an address be written to again."""

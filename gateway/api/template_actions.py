@@ -8,12 +8,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway.api import trial
+from gateway.api.described import Address, ContactId
 from gateway.api.endpoint import Call, Routes
 from gateway.api.messages import AcceptedMessage
 from gateway.api.senders import Mailbox
 from gateway.api.serving import Reply
 from gateway.api.submission import Variables
-from gateway.api.trial import Address, Trial
+from gateway.api.trial import Trial
 from gateway.campaigns.render import Rendered
 from gateway.model.ids import Prefix
 from gateway.model.stream import Stream
@@ -26,7 +27,7 @@ routes = Routes("templates")
 class RenderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whom to render for; variables win over what is known of the contact."""
 
-    contact: str | UnsetType = UNSET
+    contact: ContactId | UnsetType = UNSET
     variables: Variables = {}
 
 
@@ -35,7 +36,7 @@ class TemplateTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     sender: str | Mailbox
     to: Address
-    contact: str | UnsetType = UNSET
+    contact: ContactId | UnsetType = UNSET
     variables: Variables = {}
     stream: Stream = Stream.MARKETING
 
@@ -56,7 +57,7 @@ async def render_template(call: Call, data: RenderBody) -> Rendered:
 
 @routes.add(
     "POST", "/v1/templates/{id}/actions/test", body=TemplateTest, answer=AcceptedMessage, status=trial.STATUS,
-    scopes={"campaigns"}, own_transaction=True,
+    scopes={"campaigns"}, own_transaction=True, problems={"domain_unverified"},
 )  # fmt: skip
 async def test_template(call: Call) -> Reply:
     """Send a template to an address."""

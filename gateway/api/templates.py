@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,10 @@ routes = Routes("templates")
 
 Subject = Annotated[str, Meta(min_length=1, max_length=2_000)]
 Body = Annotated[str, Meta(max_length=1_000_000)]
+_CONTENT: Final = {
+    "anyOf": [{"required": [part], "properties": {part: {"minLength": 1}}} for part in ("html", "text")]
+}
+"""At least one of the two bodies."""
 
 
 class NewTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +50,16 @@ class TemplateView(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-@routes.add("POST", "/v1/templates", body=NewTemplate, answer=TemplateView, status=201, scopes={"campaigns"})
+@routes.add(
+    "POST",
+    "/v1/templates",
+    body=NewTemplate,
+    answer=TemplateView,
+    status=201,
+    scopes={"campaigns"},
+    rules=_CONTENT,
+    problems={"conflict"},
+)
 async def create_template(call: Call, data: NewTemplate) -> TemplateView:
     """Make a template."""
     return _view(await templates.create_template(call.connection, call.site_id, _content(data)))
@@ -68,7 +81,15 @@ async def get_template(call: Call) -> TemplateView:
     return _view(await templates.get_template(call.connection, call.id(Prefix.TEMPLATE)))
 
 
-@routes.add("PUT", "/v1/templates/{id}", body=NewTemplate, answer=TemplateView, scopes={"campaigns"})
+@routes.add(
+    "PUT",
+    "/v1/templates/{id}",
+    body=NewTemplate,
+    answer=TemplateView,
+    scopes={"campaigns"},
+    rules=_CONTENT,
+    problems={"conflict"},
+)
 async def change_template(call: Call, data: NewTemplate) -> TemplateView:
     """Give a template new content, as a new version."""
     changed = await templates.change_template(call.connection, call.id(Prefix.TEMPLATE), _content(data))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
 from gateway.api.decode import decode
+from gateway.api.described import Address, ContactId
 from gateway.api.endpoint import Call
 from gateway.api.messages import accepted_message, accepted_reply, count, stored_answer
 from gateway.api.senders import Mailbox
@@ -32,7 +33,6 @@ from gateway.store.templates import Template
 from gateway.store.tenancy import as_site
 
 STATUS: Final = 202
-Address = Annotated[str, Meta(max_length=320)]
 
 T = TypeVar("T")
 _ENCODER: Final = msgspec.json.Encoder()
@@ -54,7 +54,7 @@ class TrialBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to send a broadcast's mail, and as whom it is filled in."""
 
     to: Address
-    contact: str | UnsetType = UNSET
+    contact: ContactId | UnsetType = UNSET
     variables: Variables = {}
 
 

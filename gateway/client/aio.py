@@ -29,6 +29,7 @@ from gateway.client.calls import (
     lanes,
     lists,
     messages,
+    privacy,
     sites,
     suppressions,
     templates,
@@ -258,6 +259,19 @@ class _Suppressions:
         self.export = caller.one(suppressions.export)
 
 
+class _Privacy:
+    """`/v1/erasures`, and what is kept of a contact."""
+
+    def __init__(self, caller: _Caller) -> None:
+        self.export_contact = caller.one(privacy.export_contact)
+        self.sent = caller.each(privacy.sent)
+        self.erase_contact = caller.one(privacy.erase_contact)
+        self.erase_address = caller.one(privacy.erase_address)
+        self.erase_message = caller.one(privacy.erase_message)
+        self.get = caller.one(privacy.get)
+        self.find = caller.each(privacy.find)
+
+
 class _Imports:
     """`/v1/imports`."""
 
@@ -345,6 +359,7 @@ class AsyncClient:
         self.lists = _Lists(caller)
         self.templates = _Templates(caller)
         self.suppressions = _Suppressions(caller)
+        self.privacy = _Privacy(caller)
         self.imports = _Imports(caller)
         self.domains = _Domains(caller)
         self.keys = _Keys(caller)

@@ -294,3 +294,43 @@ class Suppression(msgspec.Struct, frozen=True):
     evidence: str
     delivery: str | None
     created_at: datetime
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """A list that a contact is on."""
+
+    list: str
+    name: str
+    added_at: datetime
+
+
+class ContactExport(msgspec.Struct, frozen=True):
+    """All that is kept of a contact, but what was sent to it."""
+
+    contact: Contact
+    lists: list[Membership]
+    suppressions: list[Suppression]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """One delivery to a contact. `subject`: empty once the content is erased."""
+
+    id: str
+    message: str
+    broadcast: str | None
+    stream: str
+    sender: str
+    subject: str
+    state: str
+    accepted_at: datetime
+    ended_at: datetime | None
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """An erasure, `running` or `completed`; whose it is, is forgotten with it. `deliveries`: how many went to that address so far."""
+
+    id: str
+    state: str
+    deliveries: int
+    created_at: datetime
+    ended_at: datetime | None

@@ -15,12 +15,13 @@ import pytest
 from gateway.api import lists as lists_api
 from gateway.api.server import endpoints, serve_api
 from gateway.config import ApiConfig, Config, DatabaseConfig
+from gateway.model.ids import encode
 from gateway.store import sites
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.migrate import migrate
 from gateway.store.pool import connect
 from gateway.throttle.shaping import Shaping
-from tests.support.api import Client, World, open_world
+from tests.support.api import Client, World, make_broadcast, open_world
 from tests.support.postgres import TEST_SETTINGS
 
 
@@ -202,6 +203,32 @@ async def test_a_query_that_no_route_reads_is_refused_before_anything_is_done(wo
     assert ready.json() == {"status": "ok"}, "what needs no key is called by whoever, with what they add"
 
 
+async def test_every_path_names_its_methods_to_options_and_beside_a_405(world: World) -> None:
+    by_path: dict[str, set[str]] = {}
+    for endpoint in endpoints():
+        by_path.setdefault(endpoint.path, {"OPTIONS"}).add(endpoint.method)
+    for path, methods in by_path.items():
+        for method, status in (("OPTIONS", 204), ("TRACE", 405)):
+            response = await world.public.call(method, path.replace("{", "").replace("}", ""))
+            assert response.status_code == status, path
+            assert set(response.headers["allow"].split(", ")) == methods, path
+
+
+async def test_every_list_goes_on_after_any_id(world: World) -> None:
+    app = await world.site(domain="acme.example")
+    broadcast = (await make_broadcast(app, "acme.example"))["id"]
+    paths = ["/v1/contacts", "/v1/messages", "/v1/broadcasts", f"/v1/broadcasts/{broadcast}/deliveries"]
+    for path, prefix in zip(paths, ("con", "msg", "brd", "dlv"), strict=True):
+        for number in (0, 2**31, 2**63 - 1):
+            page = await app.call("GET", f"{path}?after={encode(prefix, number)}")
+            assert page.status_code == 200, f"{path} after {number}: {page.text}"
+
+
+async def test_a_page_names_its_charset_once(world: World) -> None:
+    response = await world.public.call("GET", "/docs", expect=200)
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b'{"a": 1}', b'{"name": 1}', b"\xff", b'{"name": "\\u0000"}', b"null"]
 )
@@ -243,7 +270,7 @@ async def test_the_openapi_document_has_every_route(world: World) -> None:
     assert set(message["required"]) == {"from", "to"}
     assert all(
         (operation["summary"] and "503" in operation["responses"])
-        or path in ("/healthz", "/metrics", "/openapi.json")
+        or path in ("/healthz", "/metrics", "/openapi.json", "/docs")
         for path, methods in document["paths"].items()
         for operation in methods.values()
     )

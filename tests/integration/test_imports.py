@@ -121,6 +121,14 @@ async def test_the_same_key_imports_once_whatever_the_boundary(app: Client, pool
         (422, {"files": {"file": ("c.csv", b"email\n")}, "data": {"list": "lst_0000000000099"}}),
         (422, {"files": {"file": ("c.csv", b"email\n")}, "data": {"list": "lst_x"}}),
         (422, {"files": {"file": ("c.csv", b"email\n")}, "data": {"list": "a\0b"}}),
+        (
+            422,
+            {
+                "files": {"file": ("c.csv", b"email\n")},
+                "data": {"list": "people"},
+                "params": {"list": "x" * 300},
+            },
+        ),
     ],
 )
 async def test_what_is_no_upload_is_refused(

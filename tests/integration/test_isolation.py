@@ -97,7 +97,7 @@ BY_BODY: dict[str, list[Any]] = {
 }
 # Routes that take or show nothing of a site, or only make what is new.
 NOTHING = {
-    "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /v1/imports/template.csv", "POST /v1/contacts",
+    "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /docs", "GET /v1/imports/template.csv", "POST /v1/contacts",
     "POST /v1/lists", "POST /v1/templates", "POST /v1/suppressions", "POST /v1/erasures", "POST /v1/suppressions/import",
     "GET /u/{token}", "POST /u/{token}", "GET /c/{token}", "GET /o/{token}",
 }  # fmt: skip

@@ -80,7 +80,10 @@ def test_works_as_a_plain_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_all_it_started_ends_with_it(tmp_path: Path, how: signal.Signals) -> None:
-    process = start("--messages", "5000", tmp=tmp_path)  # more than it sends while we look around
+    prefix = (
+        ("env", "--default-signal=INT") if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else ()
+    )  # as in a shell's background
+    process = start(tmp=tmp_path, prefix=prefix)
     assert process.stdout is not None
     for line in process.stdout:
         if "the gateway is ready" in line:

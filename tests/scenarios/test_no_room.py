@@ -21,14 +21,14 @@ async def test_a_dispatcher_whose_journal_cannot_grow_sends_nothing_more_and_its
     db: str, tmp_path: Path
 ) -> None:
     async with Fleet(db, tmp_path) as fleet:
-        ids = await fleet.submit(1_000, domains=20)
-        first = await fleet.start("here", "--file-bytes", "16384")
+        ids = await fleet.submit(2_000, domains=20)
+        first = await fleet.start("here", "--file-bytes", "32768")
         assert await first.ended() not in (0, None)
         assert "cannot append to" in first.said
         assert "sending stops" in first.said
         (replayed,) = fleet.dead_journals("here").values()
         sent = fleet.ledger().accepts
-        assert sent < 1_000, "it should have stopped in the middle"
+        assert sent < 2_000, "it should have stopped in the middle"
 
         await fleet.start("here")
         await fleet.settled()

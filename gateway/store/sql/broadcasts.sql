@@ -150,7 +150,7 @@ WHERE m.list_id = $1 AND m.seq <= $3 GROUP BY 1;
 -- looked, and how many acceptances that were; a row without an id says nothing else.
 WITH looked AS MATERIALIZED (
     SELECT id * 1024 AS first, id * 1024 + deliveries - 1 AS last, accepted_at FROM acceptance
-    WHERE broadcast_id = $1 AND broadcast_id <> 0 AND id >= $2 / 1024 AND id * 1024 + deliveries - 1 > $2 ORDER BY id LIMIT $5
+    WHERE broadcast_id = $1 AND broadcast_id <> 0 AND id >= $2::bigint / 1024 AND id * 1024 + deliveries - 1 > $2 ORDER BY id LIMIT $5
 ), found AS (
     SELECT q.id, q.recipient, q.state::text AS state, q.attempts, NULL::smallint AS code, NULL::text AS enhanced, q.last_reply AS reply,
            q.last_class AS bounce_class, q.accepted_at, CASE WHEN q.state IN ('deferred', 'in_doubt') THEN q.due_at END AS next_at,

@@ -26,13 +26,14 @@ from gateway.client.calls import (
     lanes,
     lists,
     messages,
+    privacy,
     sites,
     suppressions,
     templates,
 )
 
 RESOURCES = (
-    broadcasts, contacts, domains, imports, keys, lanes, lists, messages, sites, suppressions, templates,
+    broadcasts, contacts, domains, imports, keys, lanes, lists, messages, privacy, sites, suppressions, templates,
 )  # fmt: skip
 NOW = datetime(2026, 12, 1, 8, tzinfo=UTC)
 MESSAGE = NewMessage(sender="a@a.example", to="b@b.example", subject="s", text="t")
