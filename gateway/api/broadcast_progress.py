@@ -21,6 +21,7 @@ import msgspec
 from gateway.api import sse
 from gateway.api.described import one_of
 from gateway.api.endpoint import Call, Routes
+from gateway.api.message_view import split_reply
 from gateway.api.page import Page
 from gateway.api.serving import Reply, Streamed, authorize
 from gateway.errors import Invalid, Problem, StoreUnavailable
@@ -189,14 +190,15 @@ def _id_of(data: bytes) -> str:
 
 
 def _delivery(one: Delivery) -> BroadcastDelivery:
+    code, enhanced, reply = split_reply(one.code, one.enhanced, one.reply)
     return BroadcastDelivery(
         id=encode(Prefix.DELIVERY, one.id),
         to=one.recipient,
         state=one.state,
         attempts=one.attempts,
-        code=one.code,
-        enhanced=one.enhanced,
-        reply=one.reply,
+        code=code,
+        enhanced=enhanced,
+        reply=reply,
         bounce_class=one.bounce_class,
         accepted_at=one.accepted_at,
         next_at=one.next_at,

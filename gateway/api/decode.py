@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 
 from gateway.api.errors import Malformed
 from gateway.errors import Invalid
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _AT: Final = re.compile(r" - at `\$?(?P<path>.*)`$", re.DOTALL)
 _FIELD: Final = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_WORD: Final = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _ANYTHING: Final = msgspec.json.Decoder(Any)
 
@@ -33,7 +35,7 @@ def decode(body: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Invalid([explain(str(error))]) from error
+        raise Invalid([explain(str(error), decoder.type)]) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed([("", f"not JSON: {error}" if body else "an empty body; expected JSON")]) from error
     if b"\\u0000" in bytes(body):
@@ -42,12 +44,16 @@ def decode(body: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
     return value
 
 
-def explain(message: str) -> tuple[str, str]:
-    """Split a message of msgspec into a JSON pointer and what is wrong there."""
+def explain(message: str, type_: Any = Any) -> tuple[str, str]:
+    """Split a message of msgspec into a JSON pointer and what is wrong there; `type_`, of the whole body, tells which words a place takes."""
     at = _AT.search(message)
     path = at["path"] if at else ""
     text = message[: at.start()] if at else message
-    steps = [name or index for name, index in _STEP.findall(path) if index != "..."]
+    found = [name or index for name, index in _STEP.findall(path)]
+    steps = [step for step in found if step != "..."]
+    if given := _WORD.match(text):
+        words = ", ".join(map(str, _words([inspect.type_info(type_)], found)))
+        text = f"{given['value']} is not possible; expected {words}" if words else text
     if field := _FIELD.match(text):
         steps.append(field["name"])
         text = "unknown field" if "unknown" in text else "required"
@@ -58,6 +64,32 @@ def explain(message: str) -> tuple[str, str]:
 def escape(step: str) -> str:
     """Escape one step of a JSON pointer (RFC 6901 §3)."""
     return step.replace("~", "~0").replace("/", "~1")
+
+
+def _words(types: Sequence[inspect.Type], steps: Sequence[str]) -> list[object]:
+    """The words that the place at `steps` takes."""
+    types = [
+        one for type_ in types for one in (type_.types if isinstance(type_, inspect.UnionType) else (type_,))
+    ]
+    if steps:
+        return _words(
+            [inner for type_ in types if (inner := _within(type_, steps[0])) is not None], steps[1:]
+        )
+    words: list[object] = []
+    for type_ in types:
+        if isinstance(type_, inspect.EnumType):
+            words += list(type_.cls)
+        elif isinstance(type_, inspect.LiteralType):
+            words += type_.values
+    return words
+
+
+def _within(type_: inspect.Type, step: str) -> inspect.Type | None:
+    if isinstance(type_, inspect.StructType):
+        return next((field.type for field in type_.fields if field.encode_name == step), None)
+    if isinstance(type_, inspect.CollectionType):
+        return type_.item_type
+    return type_.value_type if isinstance(type_, inspect.DictType) else None
 
 
 def _nuls(value: object, pointer: str) -> Iterator[str]:

@@ -78,6 +78,16 @@ class Endpoint(msgspec.Struct, frozen=True):
     reads: Mapping[str, str]
     gives: Mapping[str, str]
 
+    @property
+    def is_page(self) -> bool:
+        """Whether the answer is a page, and so `limit` and `after` mean something."""
+        return hasattr(getattr(self.answer, "__origin__", None), "has_more")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """All that the query may hold."""
+        return tuple(dict.fromkeys((*self.query, *(("limit", "after") if self.is_page else ()))))
+
 
 class Call:
     """One request, as a handler sees it."""
@@ -163,8 +173,22 @@ class Call:
         Raises:
             Invalid: `after` is no id of this kind.
         """
-        text = self.query("after")
-        return decode(prefix, text, "") if text else 0
+        found = self.query_id(prefix, "after") if self.query("after") else None
+        return found or 0
+
+    def query_id(self, prefix: Prefix, name: str) -> int | None:
+        """Return the number of an id in the query, or None.
+
+        Raises:
+            Invalid: it is no id of this kind.
+        """
+        text = self.query(name)
+        if text is None:
+            return None
+        try:
+            return decode(prefix, text)
+        except Invalid as error:
+            raise Invalid([("", f"{name}: {detail}") for _, detail in error.errors]) from None
 
 
 class Routes:

@@ -5,6 +5,7 @@ Owns the views of `api/status` and their making from rows. Must not know how the
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,6 +19,8 @@ from gateway.store.messages import Delivery, Happening, Listed, Message
 
 MIXED: Final = "mixed"
 OPEN: Final = "open"
+_LINE: Final = re.compile(r"([245]\d\d) (?:([245]\.\d{1,3}\.\d{1,3}) )?(.*)", re.DOTALL)
+"""A reply as the queue keeps it (RFC 5321 §4.2, RFC 3463 §2)."""
 _ATTEMPTS: Final = frozenset({DeliveryState.DEFERRED, DeliveryState.IN_DOUBT})
 """Happenings that are an attempt's outcome; the others befall the delivery."""
 _LAST_ATTEMPTS: Final = frozenset({DeliveryState.DELIVERED, DeliveryState.BOUNCED})
@@ -148,11 +151,20 @@ def show_summary(one: Listed) -> MessageSummary:
     )
 
 
+def split_reply(
+    code: int | None, enhanced: str | None, reply: str | None
+) -> tuple[int | None, str | None, str | None]:
+    """Return code, enhanced code and text of a reply; of a delivery that is open the queue keeps them in one line."""
+    line = _LINE.fullmatch(reply) if code is None and reply is not None else None
+    return (int(line[1]), line[2], line[3]) if line else (code, enhanced, reply)
+
+
 def _delivery(row: Delivery, happenings: Sequence[Happening]) -> DeliveryView:
     events = list(_events(row, happenings))
     tried = [event for event in events if event.kind in _ATTEMPTS]
     if row.state in _LAST_ATTEMPTS:
         tried.append(events[-1])
+    code, enhanced, reply = split_reply(row.code, row.enhanced, row.reply)
     return DeliveryView(
         id=encode(Prefix.DELIVERY, row.id),
         to=row.recipient,
@@ -161,9 +173,9 @@ def _delivery(row: Delivery, happenings: Sequence[Happening]) -> DeliveryView:
             AttemptView(one.attempt, one.at, one.kind, one.code, one.enhanced, one.reply, one.bounce_class)
             for one in tried
         ],
-        code=row.code,
-        enhanced=row.enhanced,
-        reply=row.reply,
+        code=code,
+        enhanced=enhanced,
+        reply=reply,
         bounce_class=row.bounce_class,
         next_at=row.next_at,
         expires_at=row.expires_at,

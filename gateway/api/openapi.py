@@ -202,7 +202,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         before = name if name in _IDS else words[words.index(f"{{{name}}}") - 1]
         schema = id_schema(_IDS[before]) if before in _IDS else {"type": "string", "minLength": 1}
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
-    if _is_page(endpoint):
+    if endpoint.is_page:
         size = {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT}
         found.append({"name": "limit", "in": "query", "schema": size})
         if "after" not in endpoint.query:
@@ -237,11 +237,6 @@ def _rates(endpoint: Endpoint, status: int = 200) -> dict[str, Any]:
     }
 
 
-def _is_page(endpoint: Endpoint) -> bool:
-    origin = getattr(endpoint.answer, "__origin__", None)
-    return origin is not None and hasattr(origin, "has_more")
-
-
 def _takes_key(endpoint: Endpoint) -> bool:
     return endpoint.method == "POST" and endpoint.access is not Access.PUBLIC
 
@@ -252,7 +247,7 @@ def _problem_types(endpoint: Endpoint) -> set[str]:
         types.add("unavailable")
     if endpoint.access is not Access.PUBLIC:
         types |= {"unauthorized", "forbidden", "rate_limited"}
-        if endpoint.method != "GET" or endpoint.query or _is_page(endpoint):
+        if endpoint.method != "GET" or endpoint.query or endpoint.is_page:
             types.add("invalid")
     if "{" in endpoint.path:
         types.add("not_found")

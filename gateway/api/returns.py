@@ -21,6 +21,7 @@ from gateway.campaigns.tracked import mark
 from gateway.campaigns.tracking import destination_of, read_click, read_open
 from gateway.campaigns.unsubscribe import OptOut, SealRing
 from gateway.errors import NotFound
+from gateway.model.ids import Prefix, encode
 from gateway.model.token import KeyRing, Purpose, Refusal
 from gateway.mta.keys import derive_ring
 from gateway.store import messages, suppressions
@@ -72,7 +73,7 @@ async def unsubscribe(call: Call) -> Reply:
                 opt_out.address,
                 "marketing",
                 "unsubscribe",
-                f"delivery {opt_out.delivery_id}",
+                f"delivery {encode(Prefix.DELIVERY, opt_out.delivery_id)}",
             )
     return Reply(_DONE, headers=_PRIVATE)
 

@@ -43,7 +43,7 @@ from gateway.api import (
 )
 from gateway.api.endpoint import Endpoint
 from gateway.api.services import Services, open_services
-from gateway.api.serving import Handler
+from gateway.api.serving import Handler, new_request_id
 from gateway.config import Config
 from gateway.errors import Invalid, NotFound
 from gateway.telemetry import Metrics
@@ -153,19 +153,20 @@ def _route(path: str, there: Sequence[Endpoint], services: Services) -> HTTPRout
 
 def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refuses before a route is found: an unknown path, a method that the path does not have."""
+    request_id = new_request_id()
     if error.status_code == 405:
-        body = errors.ProblemBody(
-            errors.BUG_TYPE, "Method Not Allowed", 405, f"{request.method} is not possible at this path"
-        )
+        detail = f"{request.method} is not possible at this path"
+        body = errors.ProblemBody(errors.BUG_TYPE, "Method Not Allowed", 405, detail, request_id)
     elif error.status_code == 404:
-        body = errors.describe(NotFound("there is nothing at this path"))
+        detail = "there is nothing at this path; the routes begin with /v1/, and /openapi.json names them all"
+        body = errors.describe(NotFound(detail), request_id)
     else:
-        body = errors.describe(Invalid([("", error.detail)]))
+        body = errors.describe(Invalid([("", error.detail)]), request_id)
     return Response(
         msgspec.json.encode(body),
         status_code=body.status,
         media_type=errors.PROBLEM_JSON,
-        headers={"cache-control": "no-store", **_allowed(error)},
+        headers={"cache-control": "no-store", "x-request-id": request_id, **_allowed(error)},
     )
 
 

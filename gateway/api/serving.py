@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +91,7 @@ class Handler:
         self._endpoint, self._services = endpoint, services
         self._decoder = msgspec.json.Decoder(endpoint.body) if endpoint.body is not None else None
         duration = services.metrics.api_duration_s
+        self._parameters = endpoint.parameters
         self._route = f"{endpoint.method} {endpoint.path}"
         self._durations = {200: duration.labels(self._route, "200")}
         self._duration = duration
@@ -99,7 +100,7 @@ class Handler:
         """Answer a request; every error has become an answer."""
         clock = self._services.clock
         began = clock.monotonic()
-        request_id = secrets.token_hex(8)
+        request_id = new_request_id()
         limits: dict[str, str] = {}
         try:
             status, body, headers = await self._serve(request, request_id, limits)
@@ -132,6 +133,7 @@ class Handler:
             except RateLimited as error:
                 limits |= rates.fields(api.requests_per_s, api.requests_burst, 0, error.retry_after_s)
                 raise
+            check_query(request, self._parameters)
         if endpoint.consumes:
             _check_content_type(request, endpoint.consumes)
         call = Call(self._services, endpoint, request, holder, request_id)
@@ -198,6 +200,11 @@ class Handler:
         )
 
 
+def new_request_id() -> str:
+    """Return a name for a request, by which the log and its answer are put together."""
+    return secrets.token_hex(8)
+
+
 async def authorize(services: Services, endpoint: Endpoint, request: AnyRequest) -> Holder | None:
     """Return whom the request's key speaks for, who may use the route; None where a route needs no key.
 
@@ -250,6 +257,23 @@ def digest(request: AnyRequest, body: bytes) -> bytes:
     hashed = hashlib.sha256(f"{request.method} {request.scope['path']}\n".encode())
     hashed.update(body)
     return hashed.digest()
+
+
+def check_query(request: AnyRequest, known: Sequence[str]) -> None:
+    """Refuse a query that says what the route does not read: a filter that is misspelt would find everything.
+
+    Raises:
+        Invalid: a parameter is not known, or given more than once; says which there are.
+    """
+    if not request.scope["query_string"]:
+        return
+    given: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            raise Invalid([("", f"unknown parameter {name}; there are {', '.join(known) or 'none'}")])
+        if name in given:
+            raise Invalid([("", f"{name}: given twice; expected once")])
+        given.add(name)
 
 
 def _check_content_type(request: AnyRequest, wanted: str) -> None:

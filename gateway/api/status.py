@@ -18,7 +18,7 @@ from gateway.api.page import Page
 from gateway.errors import Conflict, Invalid, NotFound
 from gateway.model.address import AddressError, parse
 from gateway.model.delivery import Action, DeliveryState, refuse
-from gateway.model.ids import PLACES, Prefix, decode, encode
+from gateway.model.ids import PLACES, Prefix, encode
 from gateway.model.lane_why import refusal_of
 from gateway.model.stream import Stream
 from gateway.model.why import Code, Reason, explain
@@ -153,11 +153,11 @@ async def _filters(call: Call) -> Filters | None:
         except AddressError as error:
             raise Invalid([("", f"recipient: {error}")]) from error
     message_id = None
-    if (broadcast := call.query("broadcast")) is not None:
+    if (broadcast_id := call.query_id(Prefix.BROADCAST, "broadcast")) is not None:
         if state is not None or recipient is not None:
             raise Invalid([("", "broadcast: not together with state or recipient")])
         try:
-            found = await broadcasts.get_broadcast(call.connection, decode(Prefix.BROADCAST, broadcast))
+            found = await broadcasts.get_broadcast(call.connection, broadcast_id)
         except NotFound:
             return None
         if (message_id := found.message_id) is None:

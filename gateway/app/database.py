@@ -70,8 +70,8 @@ async def database(config: Config, *, create: bool = False) -> AsyncGenerator[st
         return
     if not create and not (_folder(config) / "PG_VERSION").exists():
         raise GatewayError(
-            f"no database: none is configured, and {config.data_dir} holds none; start `gateway run`, "
-            "or name a Postgres with GATEWAY_DSN"
+            f"no database: none is configured, and {config.data_dir} holds none; start `gateway run` and "
+            "wait until it says that it is ready, or name a Postgres with GATEWAY_DSN"
         )
     with claimed(config.data_dir):
         async with own_postgres(config) as server:

@@ -184,6 +184,23 @@ async def test_what_is_no_route_is_a_problem_too(world: World, method: str, path
     response = await world.operator.call(method, path)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == response.json()["request_id"]
+
+
+async def test_a_query_that_no_route_reads_is_refused_before_anything_is_done(world: World) -> None:
+    app = await world.site(domain="acme.example")
+    await app.post("/v1/suppressions", {"email": "ann@c.example", "scope": "marketing"})
+    for method, path, says in (
+        ("GET", "/v1/messages?status=queued", "unknown parameter status; there are stream, state, "),
+        ("GET", "/v1/messages?state=queued&state=held", "state: given twice"),
+        ("GET", "/v1/messages/msg_0000000000001?limit=1", "unknown parameter limit; there are none"),
+        ("DELETE", "/v1/suppressions/ann@c.example?scop=all", "unknown parameter scop; there are scope"),
+    ):
+        [error] = (await app.call(method, path, expect=422)).json()["errors"]
+        assert error["detail"].startswith(says)
+    assert len((await app.get("/v1/suppressions"))["data"]) == 1
+    ready = await world.public.call("GET", "/readyz?verbose", expect=200)
+    assert ready.json() == {"status": "ok"}, "what needs no key is called by whoever, with what they add"
 
 
 async def test_every_path_names_its_methods_to_options_and_beside_a_405(world: World) -> None:

@@ -124,7 +124,10 @@ async def test_without_any_database_it_says_how_to_get_one(cli: Cli, monkeypatch
     monkeypatch.setenv("GATEWAY_DSN", "")
     code, _, err = await cli("books")
     assert code == Exit.FAILED
-    assert "start `gateway run`, or name a Postgres with GATEWAY_DSN" in err
+    assert (
+        "start `gateway run` and wait until it says that it is ready, or name a Postgres with GATEWAY_DSN"
+        in err
+    )
 
 
 async def test_a_database_that_does_not_answer_is_temporary(

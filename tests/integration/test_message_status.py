@@ -368,11 +368,12 @@ async def test_a_filter_that_fits_little_gives_short_pages_that_lead_on(
 @pytest.mark.parametrize(
     "query",
     ["state=sent", "stream=bulk", "recipient=nobody", "broadcast=7", "broadcast=brd_0000000000001&state=queued", "created_from=yesterday",
-     "created_from=2026-11-26T12:00:00", "created_to=0001-01-01T00:00:00Z", "state=%00"],
+     "created_from=2026-11-26T12:00:00", "created_to=0001-01-01T00:00:00Z", "state=%00",
+     "after=dlv_0000000000001", "after=7"],
 )  # fmt: skip
 async def test_a_filter_that_means_nothing_is_refused_by_name(app: Client, query: str) -> None:
     response = await app.call("GET", f"/v1/messages?{query}", expect=422)
-    assert response.json()["errors"][0]["detail"].startswith(query.split("=")[0]) or "brd_" in response.text
+    assert response.json()["errors"][0]["detail"].startswith(query.split("=")[0])
 
 
 # What its sender may do.

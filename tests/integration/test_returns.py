@@ -103,6 +103,9 @@ async def test_one_click_unsubscribes_from_all_marketing_and_a_visit_alone_does_
         assert "set-cookie" not in done.headers
     [entry] = (await app.get("/v1/suppressions"))["data"]
     assert (entry["email"], entry["scope"], entry["reason"]) == ("ann@c.example", "marketing", "unsubscribe")
+    [message] = (await app.get("/v1/messages"))["data"]
+    [delivery] = (await app.get(f"/v1/messages/{message['id']}"))["deliveries"]
+    assert entry["evidence"] == f"delivery {delivery['id']}"
     refused = await world.public.call("POST", path_of(url)[:-2] + "xx")
     assert refused.status_code == 404
 

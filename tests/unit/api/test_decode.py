@@ -7,6 +7,7 @@ import pytest
 
 from gateway.api.decode import decode, explain
 from gateway.api.errors import Malformed
+from gateway.api.keys import NewKey
 from gateway.api.submission import MessageBody
 from gateway.errors import Invalid
 
@@ -26,7 +27,11 @@ DECODER = msgspec.json.Decoder(MessageBody)
             "unknown field",
         ),
         (b'{"from": "a@b.example", "to": "x", "headers": {"A": 1}}', "/headers", "got int"),
-        (b'{"from": "a@b.example", "to": "x", "stream": "bulk"}', "/stream", "bulk"),
+        (
+            b'{"from": "a@b.example", "to": "x", "stream": "bulk"}',
+            "/stream",
+            "'bulk' is not possible; expected transactional, marketing",
+        ),
         (b'{"from": "a@b.example", "to": "x", "send_at": "2026-01-01T00:00:00"}', "/send_at", "timezone"),
         (b'{"from": "a@b.example", "to": "x", "subject": "a\\u0000b"}', "/subject", "NUL"),
         (
@@ -51,6 +56,14 @@ def test_points_at_what_is_wrong(body: bytes, pointer: str, says: str) -> None:
 def test_what_is_not_json_is_called_so(body: bytes) -> None:
     with pytest.raises((Malformed, Invalid)):
         decode(body, DECODER)
+
+
+def test_a_word_that_is_not_possible_names_those_that_are() -> None:
+    with pytest.raises(Invalid) as caught:
+        decode(b'{"scopes": ["read", "all"]}', msgspec.json.Decoder(NewKey))
+    assert caught.value.errors == (
+        ("/scopes/1", "'all' is not possible; expected admin, campaigns, contacts, read, send"),
+    )
 
 
 def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
