@@ -28,6 +28,7 @@ what happened where nobody says it: an address that is tried, and how it failed.
 
 _LOOK_S: Final = 1.0
 """How often the receiver's pace is looked at while it has not taken all of a message."""
+_OPENING: Final = 3  # MAIL, RCPT, DATA
 _TLS_RECORDS_BYTES: Final = 256
 """What two records of TLS add at most (RFC 8446 §5.2; a CBC suite of RFC 5246 up to 69 each): commands of one transaction lie in no more."""
 
@@ -153,6 +154,18 @@ class Channel(asyncio.Protocol):
         if self._content_unsent():
             await self._taken(timeouts)
         return await self.reply(timeouts.dot_s)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the replies to MAIL, RCPT and DATA are here, and content may follow: as it mostly is behind a dot."""
+        replies = self._replies
+        return (
+            len(replies) == _OPENING
+            and 200 <= replies[0].code < 300
+            and 200 <= replies[1].code < 300
+            and replies[2].code == 354
+            and not self.early
+        )
 
     async def replies_within(self, count: int, timeout_s: float) -> list[Reply]:
         """Wait until so many replies are there, until the time is over or the connection ends; they stay to be read by `reply`."""

@@ -161,7 +161,7 @@ class Session:
             reply = await channel.reply_to_message(
                 mail.content, self._timeouts, opening, _OPENING_REPLIES if opening else 0
             )
-            if opening and not await self._is_of_the_dot(reply):
+            if opening and not (channel.is_ready or await self._is_of_the_dot(reply)):
                 return self._out_of_step(reply)
             return self._judge(reply)
         except Broken as broken:
