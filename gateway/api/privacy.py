@@ -60,7 +60,7 @@ class Export(msgspec.Struct, frozen=True):
     suppressions: list[SuppressionView]
 
 
-class SentView(msgspec.Struct, frozen=True):
+class SentView(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """One delivery to the contact. `subject`: empty once the content is erased."""
 
     id: str

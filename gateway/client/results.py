@@ -312,7 +312,7 @@ class ContactExport(msgspec.Struct, frozen=True):
     suppressions: list[Suppression]
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """One delivery to a contact. `subject`: empty once the content is erased."""
 
     id: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,3 +171,41 @@ def test_recipients_belong_to_the_key_and_their_order_does_not() -> None:
     )
     assert once_key("<1@a>", ["a@a.example"]) != once_key("<1@a>", ["b@b.example"])
     assert once_key("<1@a>", ["a@a.example"]) != once_key("<2@a>", ["a@a.example"])
+
+
+def _nested(depth: int) -> bytes:
+    head = b"From: a@acme.example\r\nMIME-Version: 1.0\r\n"
+    opened = b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(depth)
+    )
+    return head + opened + b"\r\nhello\r\n" + b"".join(b"--b%d--\r\n" % n for n in reversed(range(depth)))
+
+
+_HEAD = b"From: a@acme.example\r\nMIME-Version: 1.0\r\n"
+_PART = b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (_HEAD + b"X: y\r\n" * 100_000 + b"\r\nhello\r\n", "a header of"),
+        (_HEAD + b"X: y\r\n" * 600 + b"\r\nhello\r\n", "header fields; at most"),
+        (_HEAD + b"Subject: " + b"a\r\n " * 40_000 + b"\r\n\r\nhello\r\n", "a header of"),
+        (_HEAD + b"Subject: " + b"=?utf-8?q?a?= " * 8_000 + b"\r\n\r\nhello\r\n", "octets"),
+        (_nested(3_000), ""),
+        (_HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + _PART * 100_000 + b"--b--\r\n", ""),
+    ],
+    ids=["100,000 fields", "600 fields", "40,000 folds", "8,000 encoded-words", "3,000 nested parts", "100,000 parts"],
+)  # fmt: skip
+def test_a_bomb_is_refused_or_costs_little_more_than_its_size(message: bytes, says: str) -> None:
+    tracemalloc.start()
+    try:
+        if says:
+            with pytest.raises(Invalid, match=says):
+                read_letter(message)
+        else:
+            assert read_letter(message).sender == "a@acme.example"
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2 * len(message) + 1_048_576
