@@ -153,8 +153,8 @@ async def test_a_reply_that_is_no_text_is_kept_and_shown_as_text(db: str, tmp_pa
             await fleet.until("all were answered", told)
             replies = {to: delivery["reply"] for to, delivery in (await fleet.shown(message)).items()}
             assert replies == {
-                "u@door.test": r"554 5.7.1 n\xf6 \x00 entry",
-                "u@later.test": r"451 4.7.1 wait\x00 \xff\xfe \x1b[2Jplease",
+                "u@door.test": r"n\xf6 \x00 entry",
+                "u@later.test": r"wait\x00 \xff\xfe \x1b[2Jplease",
                 "u@gone.test": r"who\x00 is \xf0(\x8c\xbc",
                 "u@dot.test": r"4.5.0 malformed reply at dot: reply begins with b'\x00\xff\xfe'; expected a code from 200 to 599 and a space",
             }
