@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.api.described import Described, SiteId, id_schema
 from gateway.api.endpoint import Access, Call, Routes
 from gateway.api.page import Page, page
-from gateway.errors import Invalid
+from gateway.errors import Conflict, Invalid
 from gateway.model.ids import Prefix, decode, encode
 from gateway.store import sites
 from gateway.store.sites import Key
@@ -71,9 +71,7 @@ async def create_key(call: Call, data: NewKey) -> CreatedKey:
     """Make a key; its text is shown this once."""
     site_id = _site(call, None if data.site is UNSET else data.site, "/site")
     await sites.get_site(call.connection, site_id)
-    key, text = await sites.issue_key(call.connection, site_id, data.name, sorted(set(data.scopes)))
-    view = _view(key)
-    return CreatedKey(view.id, view.site, view.name, view.prefix, view.scopes, view.created_at, text)
+    return _created(*await sites.issue_key(call.connection, site_id, data.name, sorted(set(data.scopes))))
 
 
 @routes.add(
@@ -98,6 +96,23 @@ async def _forget(call: Call, _: KeyView) -> None:
 async def revoke_key(call: Call) -> KeyView:
     """End a key, within 2 seconds everywhere."""
     return _view(await sites.revoke_key(call.connection, call.id(Prefix.KEY)))
+
+
+@routes.add(
+    "POST", "/v1/keys/{id}/actions/rotate", answer=CreatedKey, status=201, access=Access.BOTH, scopes={"admin"}, keep=_without_text,
+    problems={"conflict"},
+)  # fmt: skip
+async def rotate_api_key(call: Call) -> CreatedKey:
+    """Make a key in the place of another, with its site, name and scopes; the other opens until it is revoked, when all use the new one."""
+    old = await sites.get_key(call.connection, call.id(Prefix.KEY))
+    if old.revoked_at is not None:
+        raise Conflict("this key is revoked; make a new one with POST /v1/keys")
+    return _created(*await sites.issue_key(call.connection, old.site_id, old.name, old.scopes))
+
+
+def _created(key: Key, text: str) -> CreatedKey:
+    view = _view(key)
+    return CreatedKey(view.id, view.site, view.name, view.prefix, view.scopes, view.created_at, text)
 
 
 def _site(call: Call, given: str | None, pointer: str) -> int:

@@ -276,6 +276,7 @@ class _Keys:
     def __init__(self, caller: _Caller) -> None:
         self.create = caller.one(keys.create)
         self.find = caller.each(keys.find)
+        self.rotate = caller.one(keys.rotate)
         self.revoke = caller.one(keys.revoke)
 
 

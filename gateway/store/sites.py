@@ -30,6 +30,7 @@ _SITES = _SQL.sites
 _SITE = _SQL.site
 _CREATE_KEY = _SQL.create_key
 _KEYS = _SQL.keys
+_KEY = _SQL.key
 _REVOKE_KEY = _SQL.revoke_key
 _FIND_KEY = _SQL.find_key
 _TOUCH_KEYS = _SQL.touch_keys
@@ -151,6 +152,18 @@ async def issue_key(
 async def list_keys(connection: Connection, site_id: int | None, after: int, limit: int) -> list[Key]:
     """Up to `limit` keys of a site (None: the operators') with ids above `after`, the revoked too."""
     return [_key(row) for row in await connection.fetch(_KEYS, site_id, after, limit)]
+
+
+async def get_key(connection: Connection, key_id: int) -> Key:
+    """One key, revoked or not.
+
+    Raises:
+        NotFound: there is none that the transaction may see.
+    """
+    row = await connection.fetchrow(_KEY, key_id)
+    if row is None:
+        raise NotFound("no such key")
+    return _key(row)
 
 
 async def revoke_key(connection: Connection, key_id: int) -> Key:

@@ -113,6 +113,24 @@ async def test_keys_are_stored_as_hashes_shown_once_and_revoked_at_once(
     assert (await app.call("GET", "/v1/keys")).status_code == 401
 
 
+async def test_a_rotated_key_opens_until_it_is_revoked_and_its_successor_opens_the_same(world: World) -> None:
+    site = await world.operator.post("/v1/sites", {"name": "Acme"})
+    old = await world.operator.post(
+        "/v1/keys", {"site": site["id"], "scopes": ["send", "admin"], "name": "shop"}
+    )
+    new = await Client(world.http, old["key"]).post(f"/v1/keys/{old['id']}/actions/rotate", key="once")
+    assert {name: new[name] for name in ("site", "name", "scopes")} == {name: old[name] for name in ("site", "name", "scopes")}  # fmt: skip
+    assert new["key"] != old["key"]
+    again = await Client(world.http, old["key"]).post(f"/v1/keys/{old['id']}/actions/rotate", key="once")
+    assert again == new | {"key": ""}
+
+    successor = Client(world.http, new["key"])
+    await successor.post(f"/v1/keys/{old['id']}/actions/revoke")
+    assert (await Client(world.http, old["key"]).call("GET", "/v1/keys")).status_code == 401
+    refused = await successor.call("POST", f"/v1/keys/{old['id']}/actions/rotate")
+    assert (refused.status_code, refused.json()["type"]) == (409, "conflict")
+
+
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer x", "Basic eA==", "Bearer gw_aaaaaaaaaaaa_" + "a" * 32, "Bearer gw_" + "é" * 12 + "_" + "a" * 32, "Bearer " + "a" * 9000],

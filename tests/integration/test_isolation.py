@@ -27,6 +27,7 @@ BY_PATH: dict[str, Any] = {
     "POST /v1/sites/{id}/actions/hold": {"why": "x"},
     "POST /v1/sites/{id}/actions/release": None,
     "POST /v1/keys/{id}/actions/revoke": None,
+    "POST /v1/keys/{id}/actions/rotate": None,
     "GET /v1/domains/{id}": None,
     "POST /v1/domains/{id}/actions/mark_verified": None,
     "POST /v1/domains/{id}/actions/rotate": None,

@@ -24,6 +24,11 @@ def find(*, site: str | None = None, page_size: int = PAGE_SIZE) -> Pages[Key]:
     return Pages("/v1/keys", Page[Key], query_of(site=site), page_size)
 
 
+def rotate(key: str, *, idempotency_key: str = "") -> Call[CreatedKey]:
+    """Make a key in the place of another, with its site, name and scopes; the other opens until it is revoked."""
+    return Call("POST", at("/v1/keys/{}/actions/rotate", key), CreatedKey, idempotency_key=idempotency_key)
+
+
 def revoke(key: str, *, idempotency_key: str = "") -> Call[Key]:
     """End a key, within 2 seconds everywhere."""
     return Call("POST", at("/v1/keys/{}/actions/revoke", key), Key, idempotency_key=idempotency_key)

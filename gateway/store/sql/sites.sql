@@ -29,6 +29,10 @@ RETURNING id, site_id, name, prefix, scopes, created_at, last_used_at, revoked_a
 SELECT id, site_id, name, prefix, scopes, created_at, last_used_at, revoked_at
 FROM api_key WHERE site_id IS NOT DISTINCT FROM $1 AND id > $2 ORDER BY id LIMIT $3;
 
+-- name: key
+-- Key $1.
+SELECT id, site_id, name, prefix, scopes, created_at, last_used_at, revoked_at FROM api_key WHERE id = $1;
+
 -- name: revoke_key
 -- Ends key $1, once.
 UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1
