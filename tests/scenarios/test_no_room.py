@@ -24,8 +24,8 @@ async def test_a_dispatcher_whose_journal_cannot_grow_sends_nothing_more_and_its
         ids = await fleet.submit(2_000, domains=20)
         first = await fleet.start("here", "--file-bytes", "32768")
         assert await first.ended() not in (0, None)
-        assert "cannot append to" in first.said
-        assert "sending stops" in first.said
+        assert "cannot append to" in first.log
+        assert "sending stops" in first.log
         (replayed,) = fleet.dead_journals("here").values()
         sent = fleet.ledger().accepts
         assert sent < 2_000, "it should have stopped in the middle"

@@ -78,7 +78,12 @@ class DispatcherProcess:
     @property
     def said(self) -> str:
         """The end of its log."""
-        return self._log.read_text(errors="replace")[-3000:]
+        return self.log[-3000:]
+
+    @property
+    def log(self) -> str:
+        """All of its log; under a limit for files it has an end, too."""
+        return self._log.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; of SIGTERM and SIGKILL it may end."""
