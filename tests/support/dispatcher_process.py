@@ -166,6 +166,7 @@ def run(arguments: list[str], log: Path) -> None:
     if args.file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_bytes, args.file_bytes))
+        sys.tracebacklimit = 2  # its log is such a file, too: the words must find room in it
     if args.spare_descriptors is not None:
         most = max(map(int, os.listdir("/proc/self/fd"))) + 1 + args.spare_descriptors
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
